@@ -1,1 +1,56 @@
-fn main(){}
+//! `sbx`: runs a workload in the lightest sandbox that can hold it.
+//!
+//! This file only finds the subcommand; each has a file of its own, and [`args`] has the flags of
+//! them all.
+
+mod args;
+mod cache;
+mod compile;
+mod completions;
+mod man;
+mod progress;
+mod run;
+
+use args::{Cli, Command, RunArgs};
+use clap::Parser;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sbx_host::process::close_inherited_files();
+    std::panic::set_hook(Box::new(|panic| {
+        // A defect of sbx's own: one line, and enough in it to report.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("sbx: internal error at {place}; please report this");
+        sbx_host::process::exit_now(125);
+    }));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let outcome = if args.get(1).is_some_and(|word| word == "run") {
+        // The path that cold start depends on: the parsers of other subcommands are not built.
+        RunArgs::try_parse_from(&args[1..]).map(run::run)
+    } else {
+        Cli::try_parse_from(&args).map(dispatch)
+    };
+    let status = match outcome {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            eprintln!("sbx: {error:#}");
+            error.downcast_ref::<sbx_core::Error>().map_or(125, sbx_core::Error::status)
+        }
+        Err(usage) => {
+            let _ = usage.print();
+            if usage.use_stderr() { 125 } else { 0 }
+        }
+    };
+    sbx_host::process::exit_now(status)
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Compile(args) => compile::compile(&args),
+        Command::Cache(command) => cache::cache(command),
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man { dir } => man::man(&dir),
+    }
+}

@@ -1,0 +1,25 @@
+//! The part of sbx that every backend shares: what a sandbox is asked to be ([`Spec`]), what it may
+//! use ([`Limits`]), how it lives ([`Lifecycle`]) and how it ends ([`Exit`]).
+//!
+//! A backend (WebAssembly, microVM) implements [`Backend`] and [`Sandbox`]; this crate decides. It
+//! holds no engine, no system call beyond reading a file, no asynchronous code and no `unsafe`, so
+//! that what it promises can be tested with [`fake::FakeBackend`] alone.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod error;
+pub mod exit;
+pub mod fake;
+pub mod lifecycle;
+pub mod limits;
+pub mod net;
+pub mod policy;
+pub mod spec;
+pub mod units;
+
+pub use backend::{Backend, Ending, Sandbox, Signal, Waited};
+pub use error::{Error, Result};
+pub use exit::Exit;
+pub use lifecycle::{Lifecycle, State};
+pub use limits::Limits;
+pub use spec::{Spec, Volume};

@@ -1,0 +1,12 @@
+//! [`sbx_core::Limits`] applied to an operating-system process, and the process itself.
+//!
+//! Every backend's sandbox is a child process of sbx ([`process`]): it can be killed whatever its
+//! engine is doing, the kernel counts what it uses, and what it leaves behind goes with it.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod cgroup;
+pub mod process;
+pub mod terminal;
+
+pub use cgroup::Cgroup;
+pub use process::{Process, ProcessLimits};

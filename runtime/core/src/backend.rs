@@ -1,0 +1,68 @@
+//! What a backend implements. It obeys; [`crate::Lifecycle`] decides when, and keeps the time.
+
+use std::time::Instant;
+
+use crate::{Exit, Result, Spec};
+
+/// A way to hold a workload.
+pub trait Backend {
+    /// Prepares a sandbox that is ready to start.
+    ///
+    /// # Errors
+    /// Everything that the user can be told before the workload runs: what is not a workload, a
+    /// grant that cannot be given, a limit that cannot be enforced.
+    fn create(&self, spec: &Spec) -> Result<Box<dyn Sandbox>>;
+}
+
+/// One sandbox. Calls come in the order that [`crate::Lifecycle`] allows, and in no other.
+pub trait Sandbox {
+    /// Starts the workload.
+    fn start(&mut self) -> Result<()>;
+
+    /// Sends the workload a signal. One that has ended already is not an error.
+    fn signal(&mut self, signal: Signal) -> Result<()>;
+
+    /// Stops the workload's clock: it runs no instruction until [`Sandbox::resume`].
+    fn pause(&mut self) -> Result<()>;
+
+    /// Lets a paused workload go on.
+    fn resume(&mut self) -> Result<()>;
+
+    /// Waits until the workload ends, the caller of sbx is sent a signal, or `until` has come.
+    fn wait(&mut self, until: Option<Instant>) -> Result<Waited>;
+}
+
+/// Why [`Sandbox::wait`] returned.
+#[derive(Debug)]
+pub enum Waited {
+    /// The workload has ended.
+    Ended(Ending),
+    /// sbx was sent this signal, which is the workload's to answer.
+    Interrupted(Signal),
+    /// The moment came first.
+    TimedOut,
+}
+
+/// The end of a workload, and what sbx can tell the user about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The reason.
+    pub exit: Exit,
+    /// Sentences worth telling: which grant was missing.
+    pub notes: Vec<String>,
+}
+
+impl From<Exit> for Ending {
+    fn from(exit: Exit) -> Self {
+        Self { exit, notes: Vec::new() }
+    }
+}
+
+/// A signal by its Linux number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal(pub i32);
+
+impl Signal {
+    /// Ends a process without asking it.
+    pub const KILL: Self = Self(9);
+}

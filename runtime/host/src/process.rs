@@ -1,0 +1,284 @@
+//! A sandbox's process: forked, limited, awaited.
+//!
+//! The child runs a closure and ends without unwinding into its caller. What it has to say beyond an
+//! exit status goes through a pipe as one JSON document. The parent holds back the signals that are
+//! meant for the workload, so that [`Process::wait`] can hand them on, and never polls.
+//!
+//! Forking needs no `exec`: sbx has one thread when it forks, and the child finds the prepared
+//! workload in its memory, which is what makes the start cheap.
+//!
+//! Not here: namespaces, seccomp and landlock, which are the jail's.
+#![allow(unsafe_code, reason = "fork, signal masks and interval timers have no safe interface")]
+
+use sbx_core::{Ending, Error, Exit, Result, Signal, Waited};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{self, Pid, Resource, Rlimit, WaitOptions, WaitStatus};
+
+use crate::Cgroup;
+
+/// A report is a few sentences; what is longer is a child that went wrong.
+const REPORT_MAX: u64 = 32 * 1024;
+
+/// The signals that a caller of sbx means for the workload.
+const FORWARDED: [i32; 6] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+
+/// What the kernel holds a sandbox's process to.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessLimits {
+    /// Processor time from the child's first instruction; the kernel kills it at the limit.
+    pub cpu_time: Option<Duration>,
+    /// Bytes of writable private memory, address space that is only reserved not counted.
+    pub data: Option<u64>,
+}
+
+/// A child process.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    report: OwnedFd,
+    cpu_time: Option<Duration>,
+    ended: bool,
+    /// Removed when the process has been reaped.
+    _cgroup: Option<Cgroup>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Report {
+    exit: Exit,
+    notes: Vec<String>,
+}
+
+impl Process {
+    /// Runs `body` in a child process held to `limits` and put into `cgroup`.
+    ///
+    /// # Errors
+    /// When the kernel refuses a process or a pipe.
+    pub fn spawn(
+        limits: &ProcessLimits,
+        cgroup: Option<Cgroup>,
+        body: impl FnOnce() -> Ending,
+    ) -> Result<Self> {
+        let failed = |e| Error::host("start the sandbox's process", e);
+        let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|e| failed(e.into()))?;
+        let before = block(&watched());
+        let parent = process::getpid();
+        // SAFETY: sbx forks only where it has a single thread, so that the child's copy of every
+        // lock and of the allocator is in a usable state.
+        match unsafe { libc::fork() } {
+            -1 => Err(failed(std::io::Error::last_os_error())),
+            0 => {
+                drop(report);
+                let ending = prepare(limits, cgroup.as_ref(), parent, &before)
+                    .map_or_else(|e| Exit::Failed(e.to_string()).into(), |()| body());
+                finish(writer, ending)
+            }
+            pid => Ok(Self {
+                pid: Pid::from_raw(pid)
+                    .ok_or_else(|| Error::Refused("the kernel named no process".into()))?,
+                report,
+                cpu_time: limits.cpu_time,
+                ended: false,
+                _cgroup: cgroup,
+            }),
+        }
+    }
+
+    /// Sends the process a signal. One that has ended already is left alone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        // SAFETY: the number came from the kernel or is SIGKILL; rustix only stores it.
+        let named = unsafe { process::Signal::from_raw_unchecked(signal.0) };
+        match process::kill_process(self.pid, named) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(Error::host("signal the sandbox's process", e)),
+        }
+    }
+
+    /// Waits for the end, a signal to pass on, or `until`.
+    pub fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
+        loop {
+            if let Some((_, status)) = process::waitpid(Some(self.pid), WaitOptions::NOHANG)
+                .map_err(|e| Error::host("wait for the sandbox's process", e))?
+            {
+                self.ended = true;
+                return Ok(Waited::Ended(self.ending(status)));
+            }
+            let left = until.map(|u| u.saturating_duration_since(Instant::now()));
+            match next_signal(left) {
+                Some(libc::SIGCHLD) => {}
+                Some(signal) => return Ok(Waited::Interrupted(Signal(signal))),
+                None if left.is_some_and(|l| l.is_zero()) => return Ok(Waited::TimedOut),
+                None => {}
+            }
+        }
+    }
+
+    fn ending(&self, status: WaitStatus) -> Ending {
+        let mut text = Vec::new();
+        let mut pipe = rustix::io::dup(&self.report).map(File::from);
+        if let Ok(pipe) = &mut pipe {
+            // The child is the only writer and is gone: this ends.
+            let _ = pipe.take(REPORT_MAX).read_to_end(&mut text);
+        }
+        if let Ok(Report { exit, notes }) = serde_json::from_slice(&text) {
+            return Ending { exit, notes };
+        }
+        match (status.exit_status(), status.terminating_signal(), self.cpu_time) {
+            (Some(code), ..) => Exit::Code(code as u8),
+            (_, Some(libc::SIGPROF | libc::SIGXCPU), Some(limit)) => Exit::CpuTime(limit),
+            (_, Some(signal), _) => Exit::Signal(signal),
+            _ => Exit::Failed("its process ended in a way the kernel did not name".into()),
+        }
+        .into()
+    }
+}
+
+impl Drop for Process {
+    /// No sandbox outlives the sbx that holds it.
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.signal(Signal::KILL);
+            let _ = process::waitpid(Some(self.pid), WaitOptions::empty());
+        }
+    }
+}
+
+/// Closes every file above standard error that sbx was started with: nobody told it what they are,
+/// and no sandbox may find them.
+pub fn close_inherited_files() {
+    // SAFETY: called first thing, when sbx owns no descriptor above 2 itself.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
+}
+
+/// Ends this process at once with `status`, running no destructor and no handler.
+pub fn exit_now(status: u8) -> ! {
+    // SAFETY: _exit takes any status and does not return.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// Limits how many files this process may have open to `more` than it has now.
+pub fn limit_files(more: u32) -> Result<()> {
+    let open = std::fs::read_dir("/proc/self/fd")
+        .map_err(|e| Error::host("count the open files", e))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok())
+        .max()
+        // The listing itself had the highest descriptor, and has given it back.
+        .unwrap_or(3);
+    let maximum = Some(open.saturating_add(u64::from(more)));
+    process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .map_err(|e| Error::host(format!("limit the open files to --fds {more}"), e))
+}
+
+/// What the child does before the workload's turn.
+fn prepare(
+    limits: &ProcessLimits,
+    cgroup: Option<&Cgroup>,
+    parent: Pid,
+    mask: &libc::sigset_t,
+) -> Result<()> {
+    let ProcessLimits { cpu_time, data } = limits;
+    process::set_parent_process_death_signal(Some(process::Signal::KILL))
+        .map_err(|e| Error::host("tie the sandbox to its supervisor", e))?;
+    if process::getppid() != Some(parent) {
+        // The parent was gone before the line above: nobody will ask for the result.
+        exit_now(125);
+    }
+    if let Some(cgroup) = cgroup {
+        cgroup.enter()?;
+    }
+    // A core file would hold the workload's memory, and is a file nobody granted.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    process::setrlimit(Resource::Core, none).map_err(|e| Error::host("turn core files off", e))?;
+    if let Some(bytes) = *data {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        process::setrlimit(Resource::Data, limit)
+            .map_err(|e| Error::host("limit the memory of a process", e))?;
+    }
+    if let Some(limit) = *cpu_time {
+        limit_cpu_time(limit)?;
+    }
+    set_mask(mask);
+    // SAFETY: SIG_DFL is a valid disposition, and no other thread of the child exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    Ok(())
+}
+
+/// Has the kernel kill this process when it has used `limit` of processor time: `ITIMER_PROF` to
+/// the tick, its signal being deadly by default; `RLIMIT_CPU` a second later, as the second lock.
+fn limit_cpu_time(limit: Duration) -> Result<()> {
+    let failed = |e| Error::host("limit the processor time", e);
+    let mut value = libc::timeval {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: libc::suseconds_t::from(limit.subsec_micros()),
+    };
+    if value.tv_sec == 0 && value.tv_usec == 0 {
+        value.tv_usec = 1;
+    }
+    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let timer = libc::itimerval { it_interval: never, it_value: value };
+    // SAFETY: both pointers are valid for the call, null asks for no old value.
+    if unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) } != 0 {
+        return Err(failed(std::io::Error::last_os_error()));
+    }
+    let seconds = Some(limit.as_secs().saturating_add(2));
+    process::setrlimit(Resource::Cpu, Rlimit { current: seconds, maximum: seconds })
+        .map_err(|e| failed(e.into()))
+}
+
+/// Tells the parent, and ends. A plain exit status needs no report.
+fn finish(pipe: OwnedFd, Ending { exit, notes }: Ending) -> ! {
+    let status = exit.status();
+    if !matches!(exit, Exit::Code(_)) || !notes.is_empty() {
+        let report = serde_json::to_vec(&Report { exit, notes }).unwrap_or_default();
+        if report.len() as u64 <= REPORT_MAX {
+            let _ = File::from(pipe).write_all(&report);
+        }
+    }
+    exit_now(status)
+}
+
+fn watched() -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: the pointer is valid for writing a set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset initialized the whole set.
+    let mut set = unsafe { set.assume_init() };
+    for signal in FORWARDED.into_iter().chain([libc::SIGCHLD]) {
+        // SAFETY: the set is initialized and the signal has a valid number.
+        unsafe { libc::sigaddset(&mut set, signal) };
+    }
+    set
+}
+
+/// Blocks `set` and returns the mask that was in force.
+fn block(set: &libc::sigset_t) -> libc::sigset_t {
+    let mut old = watched();
+    // SAFETY: both sets are initialized; the call cannot fail with SIG_BLOCK.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, &mut old) };
+    old
+}
+
+fn set_mask(mask: &libc::sigset_t) {
+    // SAFETY: the mask is initialized; the call cannot fail with SIG_SETMASK.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+}
+
+/// Takes the next watched signal, waiting at most `left` for it.
+fn next_signal(left: Option<Duration>) -> Option<i32> {
+    let set = watched();
+    let timeout = left.map(|l| libc::timespec {
+        tv_sec: libc::time_t::try_from(l.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(l.subsec_nanos()),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the set is initialized, the timeout is null or outlives the call, null asks for no
+    // details.
+    let signal = unsafe { libc::sigtimedwait(&set, std::ptr::null_mut(), timeout) };
+    (signal > 0).then_some(signal)
+}

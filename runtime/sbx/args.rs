@@ -1,0 +1,228 @@
+//! The command line, as clap types: every flag and its help, and nothing else.
+//!
+//! Names and short forms are docker's and podman's where they have one. Options before WORKLOAD are
+//! sbx's; all behind it belongs to the workload.
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use sbx_core::net::NetRule;
+use sbx_core::units::{parse_cpus, parse_duration, parse_size};
+use sbx_core::{Limits, Volume};
+use sbx_wasm::CompileLimits;
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Run a workload in the lightest sandbox that can hold it.
+#[derive(Debug, Parser)]
+#[command(name = "sbx", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What `sbx` can be told to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+    Compile(CompileArgs),
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell that will read it
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// The directory to write them to
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+/// Run a workload and wait for its end
+///
+/// The workload sees no file, no variable and no network unless it is granted here. Its standard
+/// output and error are the caller's; its input is empty without --interactive.
+#[derive(Debug, Parser)]
+#[command(
+    name = "run",
+    bin_name = "sbx run",
+    after_help = "Exit status: the workload's own; 124 when a time limit ended it, 125 when sbx \
+                  failed, 126 when the workload cannot be run, 127 when there is none, 134 after a \
+                  trap, 137 out of memory, 128+N killed by signal N."
+)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) compile: CompileLimitArgs,
+    /// Call this exported function of a core module, and print what it returns
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) invoke: Option<String>,
+    /// Say what would be run and with which grants, and do not run it
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// The program, and the arguments for it
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_names = ["WORKLOAD", "ARGS"],
+        value_hint = ValueHint::CommandWithArguments
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What the workload is given.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Grants")]
+pub(crate) struct GrantArgs {
+    /// Share a host directory, read-only with :ro
+    #[arg(short, long = "volume", value_name = "HOST:GUEST[:ro]")]
+    pub(crate) volumes: Vec<Volume>,
+    /// Set a variable, or pass the caller's on
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = OsStringValueParser::new().try_map(parse_env))]
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// Set the variables that a file lists, one NAME[=VALUE] a line
+    #[arg(long = "env-file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// Start in this directory, which is in a volume
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Allow connections to, and lookups of, a host; HOST may be a network such as 10.0.0.0/8 or *,
+    /// PORT a range such as 8000-8999 or *
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) allow_net: Vec<NetRule>,
+    /// Allow accepting connections on an address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Let the workload see that its standard streams are a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Take grants and limits from a file; flags win over it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// What the workload may use.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// Memory, such as 64M
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// Time on the clock, such as 30s
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Processor time, such as 10s
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) cpu_time: Option<Duration>,
+    /// Processors, such as 0.5
+    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
+    pub(crate) cpus: Option<u32>,
+    /// Processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) pids: Option<u32>,
+    /// Open files and sockets, beside standard streams and volumes
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) fds: Option<u32>,
+    /// Bytes written to standard output and error
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) output: Option<u64>,
+    /// Bytes written to volumes; a new file, directory or link counts as 4K
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) disk: Option<u64>,
+    /// WebAssembly instructions, counted alike on every run
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) fuel: Option<u64>,
+}
+
+impl LimitArgs {
+    pub(crate) fn limits(&self) -> Limits {
+        let Self { memory, timeout, cpu_time, cpus, pids, fds, output, disk, fuel } = *self;
+        Limits { memory, timeout, cpu_time, cpus, pids, fds, output, disk, fuel }
+    }
+}
+
+/// What compiling the workload may cost.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compilation, which the first run of a workload needs")]
+pub(crate) struct CompileLimitArgs {
+    /// Memory of the compiler [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    compile_memory: Option<u64>,
+    /// Processor time of the compiler [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    compile_time: Option<Duration>,
+}
+
+impl CompileLimitArgs {
+    pub(crate) fn limits(&self) -> CompileLimits {
+        let CompileLimits { memory, cpu_time } = CompileLimits::default();
+        CompileLimits {
+            memory: self.compile_memory.unwrap_or(memory),
+            cpu_time: self.compile_time.unwrap_or(cpu_time),
+        }
+    }
+}
+
+/// Compile workloads into the cache, so that their first run is as fast as the next
+#[derive(Debug, Args)]
+pub(crate) struct CompileArgs {
+    #[command(flatten)]
+    pub(crate) limits: CompileLimitArgs,
+    /// Compile for runs with --fuel
+    #[arg(long)]
+    pub(crate) fuel: bool,
+    /// The programs
+    #[arg(required = true, value_name = "WORKLOAD", value_hint = ValueHint::FilePath)]
+    pub(crate) workloads: Vec<PathBuf>,
+}
+
+/// Look at and clear the cache of compiled code
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List what is cached
+    Ls {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Remove what has not been run for a while
+    Prune {
+        /// How long ago it was last run; 0s removes everything
+        #[arg(long, value_name = "DURATION", default_value = "30days",
+              value_parser = humantime::parse_duration)]
+        older_than: Duration,
+    },
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+}
+
+/// Reads `NAME[=VALUE]`, which need not be text.
+pub(crate) fn parse_env(text: OsString) -> Result<(OsString, Option<OsString>), String> {
+    let bytes = text.as_bytes();
+    let equals = bytes.iter().position(|b| *b == b'=');
+    let name = &bytes[..equals.unwrap_or(bytes.len())];
+    if name.is_empty() {
+        return Err("a variable needs a name: NAME or NAME=VALUE".into());
+    }
+    let value = equals.map(|at| OsStr::from_bytes(&bytes[at + 1..]).to_owned());
+    Ok((OsStr::from_bytes(name).to_owned(), value))
+}

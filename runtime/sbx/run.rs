@@ -1,0 +1,98 @@
+//! `sbx run`: one workload in the foreground, from its flags to its exit status.
+
+use anyhow::{Context, Result};
+use sbx_core::policy::Policy;
+use sbx_core::{Lifecycle, Spec};
+use sbx_wasm::WasmBackend;
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::args::{GrantArgs, RunArgs, parse_env};
+use crate::progress::Spinner;
+
+pub(crate) fn run(args: RunArgs) -> Result<u8> {
+    let backend =
+        WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::default()) };
+    let explain = args.explain;
+    let spec = spec(args)?;
+    if explain {
+        print!("{}", sbx_wasm::explain::explain(&backend, &spec)?);
+        return Ok(0);
+    }
+    let mut sandbox = Lifecycle::create(&backend, &spec)?;
+    sandbox.start()?;
+    let exit = sandbox.wait()?;
+    for line in sandbox.notes().iter().chain(&exit.message()) {
+        eprintln!("sbx: {line}");
+    }
+    Ok(exit.status())
+}
+
+fn spec(args: RunArgs) -> Result<Spec> {
+    let RunArgs { grants, limits, invoke, mut command, .. } = args;
+    let file = grants.policy.as_deref().map(Policy::read).transpose()?.unwrap_or_default();
+    let flags = Policy { limits: limits.limits(), ..policy(grants)? };
+    let mut spec = Spec { workload: command.remove(0).into(), invoke, ..Spec::default() };
+    spec.args = command;
+    file.overlay(flags).apply(&mut spec)?;
+    Ok(spec)
+}
+
+fn policy(grants: GrantArgs) -> Result<Policy> {
+    let GrantArgs {
+        volumes,
+        env,
+        env_files,
+        workdir,
+        allow_net,
+        listen,
+        interactive,
+        tty,
+        policy: _,
+    } = grants;
+    let mut variables = Vec::new();
+    for file in &env_files {
+        variables.extend(read_env_file(file)?);
+    }
+    variables.extend(env);
+    Ok(Policy {
+        volumes,
+        env: resolve(variables),
+        workdir,
+        allow_net,
+        listen,
+        stdin: interactive,
+        tty,
+        ..Policy::default()
+    })
+}
+
+type Variable = (OsString, Option<OsString>);
+
+/// Reads docker's form: a variable a line, `#` starts a comment line.
+fn read_env_file(path: &Path) -> Result<Vec<Variable>> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the variables in {name}"))?;
+    text.lines()
+        .enumerate()
+        .map(|(i, line)| (i, line.trim_start()))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(i, line)| {
+            parse_env(line.into()).map_err(|e| anyhow::anyhow!("{name}, line {}: {e}", i + 1))
+        })
+        .collect()
+}
+
+/// Takes the values of variables that are passed on; the last word on each name counts.
+fn resolve(variables: Vec<Variable>) -> Vec<(OsString, OsString)> {
+    let mut resolved: Vec<(OsString, OsString)> = Vec::new();
+    for (name, value) in variables {
+        let Some(value) = value.or_else(|| std::env::var_os(&name)) else { continue };
+        match resolved.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, old)) => *old = value,
+            None => resolved.push((name, value)),
+        }
+    }
+    resolved
+}

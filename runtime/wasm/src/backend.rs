@@ -1,0 +1,330 @@
+//! [`sbx_core::Backend`] for WebAssembly: prepares in sbx's process, runs in a child.
+//!
+//! `create` does all that can fail by the user's doing: it loads and links the program and opens the
+//! volumes. `start` forks, and the child instantiates and runs. The child has one thread and no way
+//! back; what it can still tell goes through its exit status and report.
+
+use sbx_core::{
+    Backend, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited, limits::Limits,
+};
+use sbx_host::{Cgroup, Process, ProcessLimits, process};
+use std::ffi::OsString;
+use std::time::Instant;
+use wasmtime::component::ResourceTable;
+use wasmtime::{InstancePre, Store, Trap};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
+
+use crate::compile::{CompileLimits, Progress};
+use crate::engine::Variant;
+use crate::memory::MemoryBudget;
+use crate::network::NetworkRules;
+use crate::notes::Notes;
+use crate::program::{self, Compiler, Program};
+use crate::quota::Quota;
+use crate::stdio::{Input, Output, OutputSpent};
+use crate::volumes::{self, Open};
+use crate::{invoke, preview1, preview2};
+
+/// Runs WASI programs.
+pub struct WasmBackend {
+    /// What compiling a workload may cost.
+    pub compile: CompileLimits,
+    /// Who is shown that a compilation takes long.
+    pub progress: Box<dyn Progress>,
+}
+
+impl Backend for WasmBackend {
+    fn create(&self, spec: &Spec) -> Result<Box<dyn Sandbox>> {
+        let cgroup = enforceable(&spec.limits)?;
+        let texts = Texts::of(spec)?;
+        let volumes = volumes::open(spec)?;
+        let compiler = Compiler { limits: &self.compile, progress: &*self.progress };
+        let (program, _) = program::load(&spec.workload, variant(&spec.limits), &compiler)?;
+        let linked = Linked::new(program, spec)?;
+        let prepared = Prepared { linked, spec: spec.clone(), texts, volumes };
+        Ok(Box::new(WasmSandbox { prepared: Some(prepared), cgroup, process: None }))
+    }
+}
+
+pub(crate) fn variant(limits: &Limits) -> Variant {
+    Variant { fuel: limits.fuel.is_some() }
+}
+
+/// Says what is done with each limit; makes the control group, if one is needed.
+fn enforceable(limits: &Limits) -> Result<Option<Cgroup>> {
+    let Limits {
+        memory: _,   // MemoryBudget
+        timeout: _,  // the core's clock
+        cpu_time: _, // the kernel's, on the child
+        cpus,
+        pids,
+        fds: _,    // RLIMIT_NOFILE on the child
+        output: _, // stdio
+        disk: _,   // Quota
+        fuel: _,   // the engine's
+    } = limits;
+    if *pids == Some(0) {
+        return Err(Error::Refused("--pids 0 leaves no process to run the workload in".into()));
+    }
+    // A WASI program is one thread, and cannot make another: it never holds more than one pid, and
+    // never uses more than one processor. Only a part of one has to be measured out.
+    cpus.filter(|cpus| *cpus < 1000).map(Cgroup::with_cpus).transpose()
+}
+
+/// Arguments and environment as WASI has them: text.
+#[derive(Debug)]
+struct Texts {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Texts {
+    fn of(spec: &Spec) -> Result<Self> {
+        let text = |what: String, value: &OsString| {
+            let value = value.to_str().ok_or_else(|| {
+                Error::Refused(format!("{what} is not valid UTF-8, which WASI programs need"))
+            })?;
+            Ok(value.to_owned())
+        };
+        let mut args = vec![name_of(spec)];
+        for (i, arg) in spec.args.iter().enumerate() {
+            args.push(text(format!("argument {}", i + 1), arg)?);
+        }
+        let mut env = Vec::new();
+        for (key, value) in &spec.env {
+            let name = key.to_string_lossy();
+            let key = text(format!("the name of the variable {name}"), key)?;
+            env.push((key, text(format!("the value of the variable {name}"), value)?));
+        }
+        let tell = |env: &mut Vec<(String, String)>, key: &str, value: String| {
+            if env.iter().all(|(k, _)| k != key) {
+                env.push((key.into(), value));
+            }
+        };
+        if let Some(dir) = &spec.workdir {
+            tell(&mut env, "PWD", dir.clone());
+        }
+        // WASI has no call that asks a terminal for its size; these variables are how programs
+        // learn it otherwise.
+        if let Some((columns, lines)) = sbx_host::terminal::size().filter(|_| spec.tty) {
+            tell(&mut env, "COLUMNS", columns.to_string());
+            tell(&mut env, "LINES", lines.to_string());
+        }
+        Ok(Self { args, env })
+    }
+}
+
+/// `argv[0]`: the workload's file name, which is all of its path that the workload needs to know.
+fn name_of(spec: &Spec) -> String {
+    spec.workload.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A program with its imports resolved.
+enum Linked {
+    Module(InstancePre<preview1::State>),
+    Component(CommandPre<preview2::State>),
+}
+
+impl Linked {
+    fn new(program: Program, spec: &Spec) -> Result<Self> {
+        match program {
+            Program::Module(module) => {
+                preview1::check(spec)?;
+                invoke::check(&module, spec)?;
+                fits(module.resources_required().max_initial_memory_size, spec)?;
+                preview1::link(&module).map(Self::Module)
+            }
+            Program::Component(component) => {
+                if spec.invoke.is_some() {
+                    return Err(Error::Refused(
+                        "--invoke calls functions of core modules, and this is a component".into(),
+                    ));
+                }
+                let needs = component.resources_required();
+                fits(needs.and_then(|n| n.max_initial_memory_size), spec)?;
+                preview2::link(&component).map(Self::Component)
+            }
+        }
+    }
+}
+
+/// Refuses a program whose largest memory is over the limit from the start.
+fn fits(needed: Option<u64>, spec: &Spec) -> Result<()> {
+    match (needed, spec.limits.memory) {
+        (Some(needed), Some(limit)) if needed > limit => {
+            let (needed, limit) =
+                (sbx_core::units::format_size(needed), sbx_core::units::format_size(limit));
+            Err(Error::NotRunnable(format!(
+                "the workload needs {needed} of memory to start, and --memory is {limit}"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All that the child needs.
+struct Prepared {
+    linked: Linked,
+    spec: Spec,
+    texts: Texts,
+    volumes: Vec<Open>,
+}
+
+struct WasmSandbox {
+    prepared: Option<Prepared>,
+    cgroup: Option<Cgroup>,
+    process: Option<Process>,
+}
+
+impl WasmSandbox {
+    fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().ok_or_else(|| Error::Refused("the sandbox has no process".into()))
+    }
+}
+
+impl Sandbox for WasmSandbox {
+    fn start(&mut self) -> Result<()> {
+        let prepared = self
+            .prepared
+            .take()
+            .ok_or_else(|| Error::Refused("the sandbox has been started already".into()))?;
+        let limits = ProcessLimits { cpu_time: prepared.spec.limits.cpu_time, data: None };
+        self.process = Some(Process::spawn(&limits, self.cgroup.take(), || prepared.run())?);
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process()?.signal(signal)
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.signal(Signal(19))
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.signal(Signal(18))
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
+        self.process()?.wait(until)
+    }
+}
+
+impl Prepared {
+    /// Runs the workload to its end; the child's whole work.
+    fn run(self) -> Ending {
+        let notes = Notes::default();
+        let exit = match &self.linked {
+            Linked::Module(module) => self.run_module(module, &notes),
+            Linked::Component(component) => self.run_component(component, &notes),
+        };
+        Ending { exit: exit.unwrap_or_else(Exit::Failed), notes: notes.take() }
+    }
+
+    fn run_module(
+        &self,
+        module: &InstancePre<preview1::State>,
+        notes: &Notes,
+    ) -> std::result::Result<Exit, String> {
+        let limits = &self.spec.limits;
+        let read_only = |v: &Open| v.read_only.then(|| v.guest.clone());
+        let state = preview1::State {
+            wasi: self.wasi()?.build_p1(),
+            memory: MemoryBudget::new(limits.memory),
+            quota: Quota::new(limits.disk),
+            notes: notes.clone(),
+            read_only: self.volumes.iter().map(read_only).collect(),
+            stdio_moved: false,
+            reactor: None,
+        };
+        let mut store = Store::new(module.module().engine(), state);
+        store.limiter(|state| &mut state.memory);
+        self.fuel(&mut store)?;
+        if let Some(fds) = limits.fds {
+            // What sbx itself may still open must not come out of the workload's share.
+            store.data_mut().reactor = Some(preview1::reactor().map_err(|e| e.to_string())?);
+            process::limit_files(fds).map_err(|e| e.to_string())?;
+        }
+        let called = module
+            .instantiate(&mut store)
+            .and_then(|instance| invoke::call(&mut store, &instance, &self.spec));
+        Ok(self.exit(called, store.data().memory.refused()))
+    }
+
+    fn run_component(
+        &self,
+        component: &CommandPre<preview2::State>,
+        notes: &Notes,
+    ) -> std::result::Result<Exit, String> {
+        let limits = &self.spec.limits;
+        let network = NetworkRules::new(&self.spec, notes.clone());
+        let mut wasi = self.wasi()?;
+        network.install(&mut wasi);
+        let state = preview2::State {
+            wasi: wasi.build(),
+            table: ResourceTable::new(),
+            memory: MemoryBudget::new(limits.memory),
+            quota: Quota::new(limits.disk),
+            notes: notes.clone(),
+            network,
+        };
+        let mut store = Store::new(component.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        self.fuel(&mut store)?;
+        let reactor = preview1::reactor().map_err(|e| e.to_string())?;
+        if let Some(fds) = limits.fds {
+            process::limit_files(fds).map_err(|e| e.to_string())?;
+        }
+        let called = reactor.block_on(async {
+            let command = component.instantiate_async(&mut store).await?;
+            let answer = command.wasi_cli_run().call_run(&mut store).await?;
+            answer.map_err(|()| I32Exit(1).into())
+        });
+        Ok(self.exit(called, store.data().memory.refused()))
+    }
+
+    /// What both previews grant alike.
+    fn wasi(&self) -> std::result::Result<WasiCtxBuilder, String> {
+        let Spec { stdin, tty, limits, workdir, .. } = &self.spec;
+        let mut wasi = WasiCtxBuilder::new();
+        let (stdout, stderr) = Output::both(*tty, limits.output);
+        wasi.stdout(stdout).stderr(stderr);
+        if *stdin {
+            wasi.stdin(Input::new(*tty));
+        }
+        wasi.args(&self.texts.args).envs(&self.texts.env);
+        if let Some(dir) = workdir {
+            wasi.initial_cwd(dir);
+        }
+        // The sandbox is alone in its process: it may wait for its own files.
+        wasi.allow_blocking_current_thread(true);
+        volumes::preopen(&self.volumes, &mut wasi)
+            .map_err(|e| format!("a volume cannot be shared: {e}"))?;
+        Ok(wasi)
+    }
+
+    fn fuel<T>(&self, store: &mut Store<T>) -> std::result::Result<(), String> {
+        self.spec.limits.fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel)).map_err(|e| e.to_string())
+    }
+
+    /// What the end of a call into the guest means.
+    fn exit(&self, called: wasmtime::Result<()>, refused_memory: Option<u64>) -> Exit {
+        let Err(error) = called else { return Exit::Code(0) };
+        let Limits { output, fuel, .. } = self.spec.limits;
+        if let Some(I32Exit(code)) = error.downcast_ref() {
+            return Exit::Code(*code as u8);
+        }
+        if error.downcast_ref::<OutputSpent>().is_some() {
+            return Exit::Output(output.unwrap_or_default());
+        }
+        if let Some(limit) = refused_memory {
+            return Exit::OutOfMemory(limit);
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::OutOfFuel) => Exit::Fuel(fuel.unwrap_or_default()),
+            Some(trap) => Exit::Trap(trap.to_string().replace("wasm trap: ", "")),
+            None => Exit::Trap(error.root_cause().to_string().replace('\n', " ")),
+        }
+    }
+}

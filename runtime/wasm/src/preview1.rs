@@ -1,0 +1,371 @@
+//! Core modules: WASI preview 1, linked function by function.
+//!
+//! wasmtime-wasi implements the functions. Its own linkers define all 46 of them, as asynchronous
+//! ones that need a second stack for every call into the guest, or as synchronous ones that start a
+//! pool of threads. Here only what a module imports is defined, synchronously: nearly every future
+//! below is ready when it is first polled, since files may block this thread and the standard
+//! streams are ours. `poll_oneoff` is the one that truly waits; a reactor is made for it when it is
+//! first called.
+//!
+//! Standing between the module and the implementation is also what makes `--disk` and the notes
+//! about missing grants possible.
+
+use sbx_core::{Error, Result, Spec};
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::Runtime;
+use wasmtime::{Caller, Extern, InstancePre, Linker, Module};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1 as _};
+use wiggle::GuestMemory;
+
+use crate::memory::MemoryBudget;
+use crate::notes::Notes;
+use crate::quota::{ENTRY, Quota};
+
+const MODULE: &str = "wasi_snapshot_preview1";
+
+/// The errors of preview 1 that this file gives or looks for (its `errno` type).
+mod errno {
+    pub(super) const IO: i32 = 29;
+    pub(super) const MFILE: i32 = 33;
+    pub(super) const NOSPC: i32 = 51;
+    pub(super) const PERM: i32 = 63;
+}
+
+/// `oflags` of `path_open`: create the file.
+const O_CREAT: i32 = 1;
+
+/// The state of a store that runs a core module.
+pub(crate) struct State {
+    pub(crate) wasi: WasiP1Ctx,
+    pub(crate) memory: MemoryBudget,
+    pub(crate) quota: Quota,
+    pub(crate) notes: Notes,
+    /// For each volume in order, where it is seen if it is read-only.
+    pub(crate) read_only: Vec<Option<String>>,
+    /// Whether descriptors 0 to 2 may have been made to name files.
+    pub(crate) stdio_moved: bool,
+    pub(crate) reactor: Option<Runtime>,
+}
+
+/// Links what `module` imports.
+///
+/// # Errors
+/// Names the first import that sbx does not provide.
+pub(crate) fn link(module: &Module) -> Result<InstancePre<State>> {
+    let mut linker = Linker::new(module.engine());
+    for import in module.imports() {
+        let known = match import.module() {
+            MODULE => define(&mut linker, import.name()),
+            _ => Ok(false),
+        };
+        let known =
+            known.map_err(|e| Error::NotRunnable(format!("cannot link the module: {e}")))?;
+        if !known {
+            return Err(unknown(import.module(), import.name()));
+        }
+    }
+    linker.instantiate_pre(module).map_err(|e| {
+        let e = e.root_cause().to_string();
+        Error::NotRunnable(format!("the module's imports do not fit what sbx provides: {e}"))
+    })
+}
+
+fn unknown(module: &str, name: &str) -> Error {
+    let (module, name) = (module.escape_debug(), name.escape_debug());
+    let next = match &*module.to_string() {
+        "wasi_unstable" => "it was built for WASI preview 0; build it with a newer toolchain",
+        "wasi" => "it wants threads, which sbx does not give; build it without them",
+        "env" => {
+            "it was built for a host of its own, such as a JavaScript engine; build it for WASI"
+        }
+        "wasi_snapshot_preview1" => "preview 1 has no such function",
+        _ => "sbx provides WASI preview 1 to core modules",
+    };
+    Error::NotRunnable(format!("the module imports {module}.{name}, which is unknown: {next}"))
+}
+
+/// Runs `future` to its end on this thread.
+fn finish<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        // A future that is pending here has blocked this thread as long as it had to, and asks to be
+        // polled again.
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+/// Gives `body` the guest's memory and the store's state.
+fn with_memory<R>(
+    caller: &mut Caller<'_, State>,
+    body: impl FnOnce(&mut State, &mut GuestMemory<'_>) -> wasmtime::Result<R>,
+) -> wasmtime::Result<R> {
+    let fuel = wasmtime::AsContextMut::as_context_mut(caller).hostcall_fuel();
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
+        return Err(wasmtime::Error::msg("the module exports no memory for WASI to use"));
+    };
+    let (bytes, state) = memory.data_and_store_mut(caller);
+    state.wasi.set_hostcall_fuel(fuel);
+    body(state, &mut GuestMemory::Unshared(bytes))
+}
+
+/// Defines functions that are passed through as they are; `ready` ones are futures in name only.
+macro_rules! pass_through {
+    ($linker:ident, $wanted:ident: $($kind:ident $name:ident($($arg:ident: $ty:ty),*);)*) => {
+        match $wanted {
+            $(stringify!($name) => {
+                $linker.func_wrap(MODULE, $wanted, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+                    with_memory(&mut caller, |state, memory| {
+                        pass_through!(@$kind wasi::$name(&mut state.wasi, memory, $($arg),*))
+                    })
+                })?;
+                return Ok(true);
+            })*
+            _ => {}
+        }
+    };
+    (@now $call:expr) => { $call };
+    (@ready $call:expr) => { finish($call) };
+}
+
+/// Defines the function `name`, and says whether there is one.
+fn define(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<bool> {
+    pass_through! { linker, name:
+        now args_get(a: i32, b: i32);
+        now args_sizes_get(a: i32, b: i32);
+        now environ_get(a: i32, b: i32);
+        now environ_sizes_get(a: i32, b: i32);
+        now clock_res_get(a: i32, b: i32);
+        now clock_time_get(a: i32, b: i64, c: i32);
+        ready fd_advise(a: i32, b: i64, c: i64, d: i32);
+        now fd_allocate(a: i32, b: i64, c: i64);
+        ready fd_datasync(a: i32);
+        ready fd_fdstat_get(a: i32, b: i32);
+        now fd_fdstat_set_flags(a: i32, b: i32);
+        now fd_fdstat_set_rights(a: i32, b: i64, c: i64);
+        ready fd_filestat_get(a: i32, b: i32);
+        ready fd_pread(a: i32, b: i32, c: i32, d: i64, e: i32);
+        now fd_prestat_get(a: i32, b: i32);
+        now fd_prestat_dir_name(a: i32, b: i32, c: i32);
+        ready fd_read(a: i32, b: i32, c: i32, d: i32);
+        ready fd_readdir(a: i32, b: i32, c: i32, d: i64, e: i32);
+        ready fd_seek(a: i32, b: i64, c: i32, d: i32);
+        ready fd_sync(a: i32);
+        now fd_tell(a: i32, b: i32);
+        ready path_filestat_get(a: i32, b: i32, c: i32, d: i32, e: i32);
+        ready path_readlink(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32);
+        now proc_raise(a: i32);
+        now sched_yield();
+        now random_get(a: i32, b: i32);
+        now sock_accept(a: i32, b: i32, c: i32);
+        now sock_recv(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32);
+        now sock_send(a: i32, b: i32, c: i32, d: i32, e: i32);
+        now sock_shutdown(a: i32, b: i32);
+    }
+    define_changing(linker, name)
+}
+
+/// Functions that change a volume: `$entries` is what they add to it in directory entries, `$dir` is
+/// the descriptor whose volume they change.
+macro_rules! changing {
+    ($linker:ident, $wanted:ident: $($name:ident($($arg:ident: $ty:ty),*) adds $entries:expr, in $dir:ident;)*) => {
+        match $wanted {
+            $(stringify!($name) => {
+                $linker.func_wrap(MODULE, $wanted, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+                    with_memory(&mut caller, |state, memory| {
+                        let bytes = ENTRY * $entries;
+                        if state.quota.take(bytes).is_err() {
+                            return Ok(errno::NOSPC);
+                        }
+                        let answer = finish(wasi::$name(&mut state.wasi, memory, $($arg),*))?;
+                        if answer != 0 {
+                            state.quota.give_back(bytes);
+                        }
+                        Ok(state.explain($dir, answer))
+                    })
+                })?;
+                return Ok(true);
+            })*
+            _ => {}
+        }
+    };
+}
+
+fn define_changing(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<bool> {
+    changing! { linker, name:
+        fd_filestat_set_size(a: i32, b: i64) adds 0, in a;
+        fd_filestat_set_times(a: i32, b: i64, c: i64, d: i32) adds 0, in a;
+        path_create_directory(a: i32, b: i32, c: i32) adds 1, in a;
+        path_filestat_set_times(a: i32, b: i32, c: i32, d: i32, e: i64, f: i64, g: i32) adds 0, in a;
+        path_link(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32, g: i32) adds 1, in e;
+        path_open(a: i32, b: i32, c: i32, d: i32, e: i32, f: i64, g: i64, h: i32, i: i32)
+            adds u64::from(e & O_CREAT != 0), in a;
+        path_remove_directory(a: i32, b: i32, c: i32) adds 0, in a;
+        path_rename(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32) adds 0, in a;
+        path_symlink(a: i32, b: i32, c: i32, d: i32, e: i32) adds 1, in c;
+        path_unlink_file(a: i32, b: i32, c: i32) adds 0, in a;
+    }
+    define_special(linker, name)
+}
+
+fn define_special(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<bool> {
+    match name {
+        "fd_write" => linker.func_wrap(
+            MODULE,
+            name,
+            |mut caller: Caller<'_, State>, fd: i32, iovs: i32, count: i32, written: i32| {
+                with_memory(&mut caller, |state, memory| {
+                    state.write(fd, memory, (iovs, count), written, |wasi, memory| {
+                        finish(wasi::fd_write(wasi, memory, fd, iovs, count, written))
+                    })
+                })
+            },
+        )?,
+        "fd_pwrite" => linker.func_wrap(
+            MODULE,
+            name,
+            |mut caller: Caller<'_, State>,
+             fd: i32,
+             iovs: i32,
+             count: i32,
+             offset: i64,
+             written: i32| {
+                with_memory(&mut caller, |state, memory| {
+                    state.write(fd, memory, (iovs, count), written, |wasi, memory| {
+                        finish(wasi::fd_pwrite(wasi, memory, fd, iovs, count, offset, written))
+                    })
+                })
+            },
+        )?,
+        "fd_close" => {
+            linker.func_wrap(MODULE, name, |mut caller: Caller<'_, State>, fd: i32| {
+                with_memory(&mut caller, |state, memory| {
+                    state.stdio_moved |= (0..=2).contains(&fd);
+                    finish(wasi::fd_close(&mut state.wasi, memory, fd))
+                })
+            })?
+        }
+        "fd_renumber" => linker.func_wrap(
+            MODULE,
+            name,
+            |mut caller: Caller<'_, State>, from: i32, to: i32| {
+                with_memory(&mut caller, |state, memory| {
+                    state.stdio_moved |= (0..=2).contains(&to);
+                    finish(wasi::fd_renumber(&mut state.wasi, memory, from, to))
+                })
+            },
+        )?,
+        "poll_oneoff" => linker.func_wrap(
+            MODULE,
+            name,
+            |mut caller: Caller<'_, State>, a: i32, b: i32, c: i32, d: i32| {
+                with_memory(&mut caller, |state, memory| {
+                    if state.reactor.is_none() {
+                        state.reactor = Some(reactor()?);
+                    }
+                    let State { wasi, reactor: Some(reactor), .. } = state else {
+                        return Ok(errno::IO);
+                    };
+                    reactor.block_on(wasi::poll_oneoff(wasi, memory, a, b, c, d))
+                })
+            },
+        )?,
+        // wasmtime-wasi traps on a status of 126 and more; a process has 256 of them.
+        "proc_exit" => linker.func_wrap(
+            MODULE,
+            name,
+            |_: Caller<'_, State>, code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
+        )?,
+        _ => return Ok(false),
+    };
+    Ok(true)
+}
+
+/// What waits for clocks and standard input. It has no threads.
+pub(crate) fn reactor() -> wasmtime::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+impl State {
+    /// Writes through `call` if the quota allows what the vectors hold.
+    fn write(
+        &mut self,
+        fd: i32,
+        memory: &mut GuestMemory<'_>,
+        (iovs, count): (i32, i32),
+        written: i32,
+        call: impl FnOnce(&mut WasiP1Ctx, &mut GuestMemory<'_>) -> wasmtime::Result<i32>,
+    ) -> wasmtime::Result<i32> {
+        if self.quota.is_unlimited() || ((0..=2).contains(&fd) && !self.stdio_moved) {
+            return call(&mut self.wasi, memory);
+        }
+        let wanted = total_length(memory, iovs, count).unwrap_or(0);
+        if self.quota.take(wanted).is_err() {
+            return Ok(errno::NOSPC);
+        }
+        let answer = call(&mut self.wasi, memory)?;
+        let used = if answer == 0 { read_u32(memory, written).unwrap_or(u32::MAX) } else { 0 };
+        self.quota.give_back(wanted.saturating_sub(u64::from(used)));
+        Ok(self.explain(fd, answer))
+    }
+
+    /// Looks at an error on its way to the guest: makes it more exact, and notes a missing grant.
+    fn explain(&self, dir: i32, answer: i32) -> i32 {
+        match answer {
+            errno::PERM => {
+                // Volumes are the first descriptors behind the standard streams.
+                let volume = usize::try_from(dir - 3).ok().and_then(|i| self.read_only.get(i));
+                if let Some(Some(guest)) = volume {
+                    self.notes.add(format!(
+                        "the workload was refused a change below {guest}, which is read-only; \
+                         leave :ro out of its --volume to allow changes"
+                    ));
+                }
+                answer
+            }
+            // wasmtime-wasi has no name for this one and calls it an input/output error.
+            errno::IO if no_descriptor_left() => errno::MFILE,
+            _ => answer,
+        }
+    }
+}
+
+fn no_descriptor_left() -> bool {
+    matches!(
+        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3),
+        Err(rustix::io::Errno::MFILE)
+    )
+}
+
+/// The bytes that an array of `ciovec` (address and length, 32 bits each) points at.
+fn total_length(memory: &GuestMemory<'_>, iovs: i32, count: i32) -> Option<u64> {
+    (0..count as u32).try_fold(0u64, |total, i| {
+        let length_at = (iovs as u32).checked_add(i.checked_mul(8)?)?.checked_add(4)?;
+        Some(total + u64::from(read_u32(memory, length_at as i32)?))
+    })
+}
+
+fn read_u32(memory: &GuestMemory<'_>, at: i32) -> Option<u32> {
+    let GuestMemory::Unshared(bytes) = memory else { return None };
+    let at = at as u32 as usize;
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    bytes.try_into().ok().map(u32::from_le_bytes)
+}
+
+/// Refuses what preview 1 has no way to use.
+pub(crate) fn check(spec: &Spec) -> Result<()> {
+    if spec.allow_net.is_empty() && spec.listen.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused(
+        "--allow-net and --listen need a component: WASI preview 1, which this core module uses, \
+         has no way to open a socket; build the program for wasm32-wasip2, or leave the flags out"
+            .into(),
+    ))
+}

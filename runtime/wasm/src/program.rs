@@ -1,0 +1,194 @@
+//! From a file to machine code that is mapped and ready: by the cache, or by compiling.
+
+use sbx_core::{Error, Result};
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
+
+use crate::cache::{Cache, Key, Kind};
+use crate::compile::{self, CompileLimits, Progress, Source};
+use crate::engine::{self, Variant};
+use crate::form::Form;
+
+/// The largest workload that is read: larger ones are no programs.
+const LARGEST: u64 = 1 << 30;
+
+/// A program's machine code.
+pub(crate) enum Program {
+    Module(Module),
+    Component(Component),
+}
+
+/// Where the code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was in the cache.
+    Cache,
+    /// It was compiled just now.
+    Compiled,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cache => "in the cache",
+            Self::Compiled => "compiled just now",
+        })
+    }
+}
+
+/// Makes sure that the cache holds the program in the file at `path`, for runs with `fuel` or
+/// without.
+///
+/// # Errors
+/// When there is no such program, or no cache to put it into.
+pub fn warm(
+    path: &Path,
+    fuel: bool,
+    limits: &CompileLimits,
+    progress: &dyn Progress,
+) -> Result<Origin> {
+    Cache::open()?;
+    Ok(load(path, Variant { fuel }, &Compiler { limits, progress })?.1)
+}
+
+/// What compiles, and who is shown.
+pub(crate) struct Compiler<'a> {
+    pub(crate) limits: &'a CompileLimits,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// Makes the program in the file at `path` ready.
+///
+/// # Errors
+/// When there is no such file, or it is not a program that sbx runs.
+pub(crate) fn load(
+    path: &Path,
+    variant: Variant,
+    compiler: &Compiler<'_>,
+) -> Result<(Program, Origin)> {
+    let (mut file, meta) = open(path)?;
+    let engine = engine::runner(variant)?;
+    // Without a cache sbx works as well, only slower.
+    let cache = Cache::open().ok();
+    let file_key = Key::of_file(&meta, variant);
+    let hit = |key: &Key| map(&engine, cache.as_ref()?.find(key)?);
+    if let Some(program) = file_key.as_ref().and_then(hit) {
+        return Ok((program, Origin::Cache));
+    }
+    let bytes = read(&mut file, path)?;
+    let source = Source { path, bytes: &bytes, form: Form::of(&bytes, path)? };
+    let key = Key::of_bytes(&bytes, variant);
+    let lock = cache.as_ref().and_then(|cache| match hit(&key) {
+        Some(_) => None,
+        None => cache.lock(&key).ok(),
+    });
+    let (program, origin) = match hit(&key) {
+        Some(program) => (program, Origin::Cache),
+        None => {
+            let code = make(&engine, &source, variant, compiler, cache.as_ref(), &key)?;
+            (code, Origin::Compiled)
+        }
+    };
+    drop(lock);
+    if let (Some(cache), Some(file_key)) = (&cache, &file_key) {
+        // The next start reads and hashes the file again if this fails.
+        let _ = cache.alias(file_key, &key);
+    }
+    Ok((program, origin))
+}
+
+fn open(path: &Path) -> Result<(File, Metadata)> {
+    let name = path.display();
+    let flags =
+        rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file =
+        rustix::fs::open(path, rustix::fs::OFlags::RDONLY | flags, rustix::fs::Mode::empty());
+    let file = file.map(File::from).map_err(|e| match e {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => {
+            Error::NotFound(format!("there is no workload at {name}"))
+        }
+        e => Error::NotRunnable(format!("cannot open {name}: {}", io::Error::from(e))),
+    })?;
+    let meta = file.metadata().map_err(|e| Error::host(format!("inspect {name}"), e))?;
+    if meta.is_dir() {
+        return Err(Error::NotRunnable(format!("{name} is a directory; name the program in it")));
+    }
+    if !meta.is_file() {
+        return Err(Error::NotRunnable(format!("{name} is not a regular file")));
+    }
+    if meta.len() > LARGEST {
+        return Err(Error::NotRunnable(format!("{name} is too large to be a program")));
+    }
+    Ok((file, meta))
+}
+
+fn read(file: &mut File, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::host(format!("read {}", path.display()), e))?;
+    Ok(bytes)
+}
+
+/// Compiles, into the cache if there is one.
+fn make(
+    engine: &Engine,
+    source: &Source<'_>,
+    variant: Variant,
+    compiler: &Compiler<'_>,
+    cache: Option<&Cache>,
+    key: &Key,
+) -> Result<Program> {
+    let compile = |out: &File| {
+        compile::compile(source, variant, compiler.limits, compiler.progress, out)?;
+        kind_of(out)
+    };
+    let lost = || Error::Refused("the code that was just compiled cannot be loaded".into());
+    if let Some((cache, draft)) = cache.and_then(|c| c.draft(key).ok().map(|draft| (c, draft))) {
+        let kind = compile(&draft.file)?;
+        if cache.publish(key, kind, &draft).is_ok() {
+            // A cache on a file system that forbids execution is of no use; memory is next.
+            if let Some(program) = cache.find(key).and_then(|found| map(engine, found)) {
+                return Ok(program);
+            }
+        }
+    }
+    let memory = rustix::fs::memfd_create("sbx-code", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|e| Error::host("hold compiled code in memory", e))?;
+    let file = File::from(memory);
+    let kind = compile(&file)?;
+    map(engine, (kind, file)).ok_or_else(lost)
+}
+
+fn kind_of(code: &File) -> Result<Kind> {
+    match Engine::detect_precompiled_file(path_of(code)) {
+        Ok(Some(Precompiled::Component)) => Ok(Kind::Component),
+        Ok(Some(Precompiled::Module)) => Ok(Kind::Module),
+        _ => Err(Error::Refused("the compiler wrote no code".into())),
+    }
+}
+
+/// Maps code; nothing if this engine did not make it.
+#[allow(unsafe_code, reason = "running machine code from a file cannot be made safe by types")]
+fn map(engine: &Engine, (kind, file): (Kind, File)) -> Option<Program> {
+    // SAFETY: the file was written by sbx's own compiler process and has been neither written to nor
+    // replaced since: it lies in a directory that only this user can enter and has the identity that
+    // it had when it was put there (`Cache::find`), or it is an unnamed file that only this process
+    // has. Code from an image or from a user's file never comes here.
+    let module = |file| unsafe { Module::deserialize_open_file(engine, file) };
+    // SAFETY: as above; the path names the open file, not a name that could be replaced.
+    let component = |path: String| unsafe { Component::deserialize_file(engine, path) };
+    match kind {
+        Kind::Module => module(file).map(Program::Module).ok(),
+        Kind::Component => component(path_of(&file)).map(Program::Component).ok(),
+    }
+}
+
+/// A path that names an open file.
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
