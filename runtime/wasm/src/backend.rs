@@ -26,6 +26,9 @@ use crate::stdio::{Input, Output, OutputSpent};
 use crate::volumes::{self, Open};
 use crate::{invoke, preview1, preview2};
 
+/// A WebAssembly page, in bytes.
+const PAGE: u64 = 65_536;
+
 /// Runs WASI programs.
 pub struct WasmBackend {
     /// What compiling a workload may cost.
@@ -149,8 +152,9 @@ impl Linked {
     }
 }
 
-/// Refuses a program whose largest memory is over the limit from the start.
-fn fits(needed: Option<u64>, spec: &Spec) -> Result<()> {
+/// Refuses a program whose largest memory, of `pages`, is over the limit from the start.
+fn fits(pages: Option<u64>, spec: &Spec) -> Result<()> {
+    let needed = pages.map(|pages| pages.saturating_mul(PAGE));
     match (needed, spec.limits.memory) {
         (Some(needed), Some(limit)) if needed > limit => {
             let (needed, limit) =
@@ -249,7 +253,7 @@ impl Prepared {
         let called = module
             .instantiate(&mut store)
             .and_then(|instance| invoke::call(&mut store, &instance, &self.spec));
-        Ok(self.exit(called, store.data().memory.refused()))
+        Ok(self.exit(called, store.data().memory.refused(), notes))
     }
 
     fn run_component(
@@ -281,7 +285,7 @@ impl Prepared {
             let answer = command.wasi_cli_run().call_run(&mut store).await?;
             answer.map_err(|()| I32Exit(1).into())
         });
-        Ok(self.exit(called, store.data().memory.refused()))
+        Ok(self.exit(called, store.data().memory.refused(), notes))
     }
 
     /// What both previews grant alike.
@@ -309,10 +313,20 @@ impl Prepared {
     }
 
     /// What the end of a call into the guest means.
-    fn exit(&self, called: wasmtime::Result<()>, refused_memory: Option<u64>) -> Exit {
+    fn exit(
+        &self,
+        called: wasmtime::Result<()>,
+        refused_memory: Option<u64>,
+        notes: &Notes,
+    ) -> Exit {
         let Err(error) = called else { return Exit::Code(0) };
         let Limits { output, fuel, .. } = self.spec.limits;
         if let Some(I32Exit(code)) = error.downcast_ref() {
+            if let (Some(limit), 1..) = (refused_memory, *code as u8) {
+                let limit = sbx_core::units::format_size(limit);
+                notes
+                    .add(format!("the workload was refused memory beyond its --memory of {limit}"));
+            }
             return Exit::Code(*code as u8);
         }
         if error.downcast_ref::<OutputSpent>().is_some() {

@@ -11,6 +11,7 @@
 //! about missing grants possible.
 
 use sbx_core::{Error, Result, Spec};
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -57,7 +58,12 @@ pub(crate) struct State {
 /// Names the first import that sbx does not provide.
 pub(crate) fn link(module: &Module) -> Result<InstancePre<State>> {
     let mut linker = Linker::new(module.engine());
+    // Go's linker writes one import for each place that uses it.
+    let mut seen = HashSet::new();
     for import in module.imports() {
+        if !seen.insert((import.module(), import.name())) {
+            continue;
+        }
         let known = match import.module() {
             MODULE => define(&mut linker, import.name()),
             _ => Ok(false),
