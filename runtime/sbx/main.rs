@@ -58,7 +58,7 @@ fn sbx() -> ! {
 
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Compile(args) => compile::compile(&args),
         Command::Cache(command) => cache::cache(command),
         Command::Completions { shell } => completions::completions(shell),
