@@ -275,13 +275,15 @@ impl State {
         if self.quota.is_unlimited() || ((0..=2).contains(&fd) && !self.stdio_moved) {
             return call(&mut self.wasi, memory);
         }
-        let wanted = total_length(memory, iovs, count).unwrap_or(0);
+        // An array that is not in memory fails in the call, and writes nothing.
+        let wanted = first_length(memory, iovs, count).unwrap_or(0);
         if self.quota.take(wanted).is_err() {
             return Ok(errno::NOSPC);
         }
         let answer = call(&mut self.wasi, memory)?;
-        let used = if answer == 0 { read_u32(memory, written).unwrap_or(u32::MAX) } else { 0 };
-        self.quota.give_back(wanted.saturating_sub(u64::from(used)));
+        let used =
+            if answer == 0 { read_u32(memory, written).map_or(wanted, u64::from) } else { 0 };
+        self.quota.give_back(wanted.saturating_sub(used));
         Ok(self.explain(fd, answer))
     }
 
@@ -313,12 +315,17 @@ fn no_descriptor_left() -> bool {
     )
 }
 
-/// The bytes that an array of `ciovec` (address and length, 32 bits each) points at.
-fn total_length(memory: &GuestMemory<'_>, iovs: i32, count: i32) -> Option<u64> {
-    (0..count as u32).try_fold(0u64, |total, i| {
+/// The length of the first vector that is not empty in an array of `ciovec` (address and length, 32
+/// bits each): wasmtime-wasi writes that one, and leaves the rest to the next call.
+fn first_length(memory: &GuestMemory<'_>, iovs: i32, count: i32) -> Option<u64> {
+    for i in 0..count as u32 {
         let length_at = (iovs as u32).checked_add(i.checked_mul(8)?)?.checked_add(4)?;
-        Some(total + u64::from(read_u32(memory, length_at as i32)?))
-    })
+        match read_u32(memory, length_at as i32)? {
+            0 => {}
+            length => return Some(u64::from(length)),
+        }
+    }
+    Some(0)
 }
 
 fn read_u32(memory: &GuestMemory<'_>, at: i32) -> Option<u32> {
