@@ -26,6 +26,9 @@ use crate::stdio::{Input, Output, OutputSpent};
 use crate::volumes::{self, Open};
 use crate::{invoke, preview1, preview2};
 
+/// A page of a WebAssembly memory, in bytes; no other size is enabled.
+const PAGE: u64 = 64 * 1024;
+
 /// Runs WASI programs.
 pub struct WasmBackend {
     /// What compiling a workload may cost.
@@ -149,8 +152,9 @@ impl Linked {
     }
 }
 
-/// Refuses a program whose largest memory is over the limit from the start.
-fn fits(needed: Option<u64>, spec: &Spec) -> Result<()> {
+/// Refuses a program whose largest memory, in pages of 64 KiB, is over the limit from the start.
+fn fits(pages: Option<u64>, spec: &Spec) -> Result<()> {
+    let needed = pages.map(|pages| pages.saturating_mul(PAGE));
     match (needed, spec.limits.memory) {
         (Some(needed), Some(limit)) if needed > limit => {
             let (needed, limit) =
