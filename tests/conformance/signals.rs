@@ -35,6 +35,8 @@ fn a_waiting_workload_is_ended_as_well(backend: Backend) {
     running.signal(Signal::TERM);
     running.end().status(143).silent();
 
+    // Compiled already, so that a second process can only be the workload.
+    drop(backend.run("cat").end().status(0));
     let running = backend.run("cat").flags("-i").stdin_open().start();
     // It prints nothing; its process is the sign that it runs.
     while crate::support::processes_in(running.pid().as_raw_pid()).len() < 2 {
