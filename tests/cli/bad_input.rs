@@ -102,6 +102,7 @@ fn a_volume_that_may_not_be_entered() {
     let dir = tempdir();
     let volume = format!("{}/inner:/data", dir.path().display());
     std::fs::create_dir(dir.path().join("inner")).unwrap();
+    crate::bad_files::set_mode(dir.path(), 0o700);
     let run = Sbx::run(guest("exit")).flag("-v", volume).user(65534);
     refused(run, &["cannot open the volume", "Permission denied"]);
 }
