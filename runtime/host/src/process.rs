@@ -68,6 +68,9 @@ impl Process {
         let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| failed(e.into()))?;
         let before = block(&watched());
+        // A caller that ignores this signal has passed that on, and children would end unseen.
+        // SAFETY: SIG_DFL is a valid disposition, and nothing of sbx's handles the signal.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let parent = process::getpid();
         // SAFETY: sbx forks only where it has a single thread, so that the child's copy of every
         // lock and of the allocator is in a usable state.
