@@ -110,7 +110,7 @@ impl Texts {
         }
         // WASI has no call that asks a terminal for its size; these variables are how programs
         // learn it otherwise.
-        if let Some((columns, lines)) = sbx_host::terminal::size().filter(|_| spec.tty) {
+        if let Some((columns, lines)) = spec.tty.then(sbx_host::terminal::size).flatten() {
             tell(&mut env, "COLUMNS", columns.to_string());
             tell(&mut env, "LINES", lines.to_string());
         }
