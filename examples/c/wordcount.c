@@ -3,7 +3,7 @@
 // Shows: volumes. The program sees the directories it was granted and nothing else of the host.
 //
 //     examples/build c
-//     sbx run -v ./examples:/data:ro target/examples/wordcount.wasm /data/hello.wat
+//     sbx run -v ./examples/data:/data:ro target/examples/wordcount.wasm /data/words.txt
 //
 // Without -v it cannot even name the file, whatever the rights of its user on the host.
 #include <ctype.h>

@@ -3,6 +3,8 @@
 //! This file only finds the subcommand; each has a file of its own, and [`args`] has the flags of
 //! them all.
 
+#![no_main]
+
 mod args;
 mod cache;
 mod compile;
@@ -13,11 +15,20 @@ mod run;
 
 use args::{Cli, Command, RunArgs};
 use clap::Parser;
-use std::ffi::OsString;
-use std::process::ExitCode;
+use std::ffi::{OsString, c_char, c_int};
 
-fn main() -> ExitCode {
-    sbx_host::process::close_inherited_files();
+/// The C library's entry point. Rust's own first reads the stack's bounds from /proc and installs
+/// signal handlers: 15 system calls that sbx does not need, since a guest's stack overflow is
+/// wasmtime's to catch and a closed pipe's signal may end sbx.
+#[allow(unsafe_code, reason = "the C library finds the function by its name")]
+// SAFETY: no other function of this program is called main.
+#[unsafe(no_mangle)]
+extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
+    sbx()
+}
+
+fn sbx() -> ! {
+    sbx_host::process::own_files();
     std::panic::set_hook(Box::new(|panic| {
         // A defect of sbx's own: one line, and enough in it to report.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -47,7 +58,7 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Compile(args) => compile::compile(&args),
         Command::Cache(command) => cache::cache(command),
         Command::Completions { shell } => completions::completions(shell),

@@ -7,7 +7,7 @@
 use sbx_core::{
     Backend, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited, limits::Limits,
 };
-use sbx_host::{Cgroup, Process, ProcessLimits, process};
+use sbx_host::{Cgroup, Process, ProcessLimits, landlock, process};
 use std::ffi::OsString;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
@@ -26,8 +26,8 @@ use crate::stdio::{Input, Output, OutputSpent};
 use crate::volumes::{self, Open};
 use crate::{invoke, preview1, preview2};
 
-/// A page of a WebAssembly memory, in bytes; no other size is enabled.
-const PAGE: u64 = 64 * 1024;
+/// A WebAssembly page, in bytes.
+const PAGE: u64 = 65_536;
 
 /// Runs WASI programs.
 pub struct WasmBackend {
@@ -152,7 +152,7 @@ impl Linked {
     }
 }
 
-/// Refuses a program whose largest memory, in pages of 64 KiB, is over the limit from the start.
+/// Refuses a program whose largest memory, of `pages`, is over the limit from the start.
 fn fits(pages: Option<u64>, spec: &Spec) -> Result<()> {
     let needed = pages.map(|pages| pages.saturating_mul(PAGE));
     match (needed, spec.limits.memory) {
@@ -250,10 +250,11 @@ impl Prepared {
             store.data_mut().reactor = Some(preview1::reactor().map_err(|e| e.to_string())?);
             process::limit_files(fds).map_err(|e| e.to_string())?;
         }
+        self.confine()?;
         let called = module
             .instantiate(&mut store)
             .and_then(|instance| invoke::call(&mut store, &instance, &self.spec));
-        Ok(self.exit(called, store.data().memory.refused()))
+        Ok(self.exit(called, store.data().memory.refused(), notes))
     }
 
     fn run_component(
@@ -280,12 +281,13 @@ impl Prepared {
         if let Some(fds) = limits.fds {
             process::limit_files(fds).map_err(|e| e.to_string())?;
         }
+        self.confine()?;
         let called = reactor.block_on(async {
             let command = component.instantiate_async(&mut store).await?;
             let answer = command.wasi_cli_run().call_run(&mut store).await?;
             answer.map_err(|()| I32Exit(1).into())
         });
-        Ok(self.exit(called, store.data().memory.refused()))
+        Ok(self.exit(called, store.data().memory.refused(), notes))
     }
 
     /// What both previews grant alike.
@@ -308,15 +310,31 @@ impl Prepared {
         Ok(wasi)
     }
 
+    /// Has the kernel enforce the grants too, now that all is open that sbx itself needs.
+    fn confine(&self) -> std::result::Result<(), String> {
+        let network = !self.spec.allow_net.is_empty() || !self.spec.listen.is_empty();
+        landlock::confine(volumes::reachable(&self.volumes), network).map_err(|e| e.to_string())
+    }
+
     fn fuel<T>(&self, store: &mut Store<T>) -> std::result::Result<(), String> {
         self.spec.limits.fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel)).map_err(|e| e.to_string())
     }
 
     /// What the end of a call into the guest means.
-    fn exit(&self, called: wasmtime::Result<()>, refused_memory: Option<u64>) -> Exit {
+    fn exit(
+        &self,
+        called: wasmtime::Result<()>,
+        refused_memory: Option<u64>,
+        notes: &Notes,
+    ) -> Exit {
         let Err(error) = called else { return Exit::Code(0) };
         let Limits { output, fuel, .. } = self.spec.limits;
         if let Some(I32Exit(code)) = error.downcast_ref() {
+            if let (Some(limit), 1..) = (refused_memory, *code as u8) {
+                let limit = sbx_core::units::format_size(limit);
+                notes
+                    .add(format!("the workload was refused memory beyond its --memory of {limit}"));
+            }
             return Exit::Code(*code as u8);
         }
         if error.downcast_ref::<OutputSpent>().is_some() {

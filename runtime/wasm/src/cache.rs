@@ -7,7 +7,7 @@
 //!   lock/KEY               held while KEY is compiled
 //! ```
 //!
-//! A key is the digest of a workload's bytes, or of what git's index keeps for a file (device, inode,
+//! A key is the digest of a workload's bytes, or what git's index keeps for a file (device, inode,
 //! size, times), so that a hit reads nothing of the workload. Either key names a record, which names
 //! the code together with the identity that its file had when sbx put it there. Code runs only if it
 //! still has exactly that identity (every write and every rename changes the inode's ctime), is this
@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::engine::Variant;
 
-/// Precedes every key and record: what they mean changes with this number.
+/// Precedes every record: what one means changes with this.
 const FORMAT: &str = concat!("1-", env!("CARGO_PKG_VERSION"));
 
 /// A file that changed this recently may change again within its clock's tick, unnoticed.
@@ -45,38 +45,35 @@ pub(crate) enum Kind {
     Component,
 }
 
-/// What a record is found by.
+/// What a record is found by, as the name of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key(blake3::Hash);
+pub(crate) struct Key(String);
 
 impl Key {
     /// For a workload by its bytes.
     pub(crate) fn of_bytes(bytes: &[u8], variant: Variant) -> Self {
-        Self::of("bytes", variant, blake3::hash(bytes).as_bytes())
+        let digest = blake3::hash(bytes).to_hex();
+        Self(format!("{}-{}", &digest[..32], variant.name()))
     }
 
     /// For a workload by its file, if that has been left alone long enough for its times to tell
-    /// every later change.
+    /// every later change. There is nothing to digest: the identity itself is a name.
     pub(crate) fn of_file(meta: &fs::Metadata, variant: Variant) -> Option<Self> {
         let changed = Duration::new(
             u64::try_from(meta.ctime().max(meta.mtime())).ok()?,
             u32::try_from(meta.ctime_nsec().max(meta.mtime_nsec())).ok()?,
         );
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        let identity = Identity::of(meta).to_string();
-        (changed + SETTLED < now).then(|| Self::of("file", variant, identity.as_bytes()))
+        let [dev, ino, size, mtime, mtime_ns, ctime, ctime_ns] = Identity::of(meta).0;
+        let name = format!(
+            "{dev:x}-{ino:x}-{size:x}-{mtime:x}-{mtime_ns:x}-{ctime:x}-{ctime_ns:x}-{}",
+            variant.name()
+        );
+        (changed + SETTLED < now).then_some(Self(name))
     }
 
-    fn of(what: &str, variant: Variant, data: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for part in [FORMAT.as_bytes(), what.as_bytes(), variant.name().as_bytes(), data] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-        Self(hasher.finalize())
-    }
-
-    fn name(&self) -> String {
-        self.0.to_hex()[..32].to_owned()
+    fn name(&self) -> &str {
+        &self.0
     }
 }
 
@@ -223,7 +220,7 @@ impl Cache {
 
     /// Publishes a draft under `key`.
     pub(crate) fn publish(&self, key: &Key, kind: Kind, draft: &Draft) -> io::Result<()> {
-        let object = key.name();
+        let object = key.name().to_owned();
         fs::rename(&draft.path, self.dir.join("code").join(&object))?;
         self.record(key, kind, &object, &draft.file.metadata()?)
     }

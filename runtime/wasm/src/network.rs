@@ -62,10 +62,19 @@ impl NetworkRules {
             TcpBind | UdpBind => (self.may_listen(address), "--listen"),
         };
         if !allowed {
-            let what = if grant == "--listen" { "listening on" } else { "a connection to" };
-            self.notes.add(format!(
-                "the workload was refused {what} {address}; grant it with {grant} {address}"
-            ));
+            self.notes.add(match grant {
+                // The first thing a client does; it has not said yet whom it wants to reach.
+                "--listen" if address.port() == 0 => "the workload was refused the network; grant it \
+                     with --allow-net HOST:PORT, or --listen ADDRESS:PORT for a server"
+                    .into(),
+                "--listen" => format!(
+                    "the workload was refused listening on {address}; grant it with --listen {address}"
+                ),
+                _ => format!(
+                    "the workload was refused a connection to {address}; grant it with --allow-net \
+                     {address}"
+                ),
+            });
         }
         allowed
     }
