@@ -1,7 +1,7 @@
 //! `--cpus`: a workload never gets more than this share of the processors. Where the host cannot
 //! measure it out, sbx refuses, and says why.
 
-use crate::support::{Running, Sbx, is_root, skipped};
+use crate::support::{Running, Sbx, is_root, processes_in, skipped};
 use crate::{Backend, on_every_backend};
 use rustix::process::{Pid, Signal};
 use std::fs;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 on_every_backend! {
     a_share_is_a_share,
+    what_a_killed_sbx_leaves_the_next_one_removes,
     whole_processors_need_no_group,
     what_cannot_be_enforced_is_refused,
     nonsense_is_refused,
@@ -56,6 +57,21 @@ fn a_share_is_a_share(backend: Backend) {
     running.signal(Signal::TERM);
     // That the group is gone, the harness checks.
     running.end().status(143);
+}
+
+/// Nobody cleans up after SIGKILL but the kernel, which leaves the group.
+fn what_a_killed_sbx_leaves_the_next_one_removes(backend: Backend) {
+    let Some(mut running) = spin(backend) else { return };
+    running.signal(Signal::KILL);
+    let began = Instant::now();
+    while !processes_in(running.pid().as_raw_pid()).is_empty() {
+        assert!(began.elapsed().as_secs() < 10, "the workload outlives sbx");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The killed one is a zombie until its end is asked for, and its number is taken that long.
+    running.reap();
+    backend.run("exit").flags("--cpus 0.2").args(["0"]).end().status(0).silent();
+    drop(running.end());
 }
 
 /// The processor time of a process, in seconds.

@@ -108,14 +108,21 @@ impl Running {
         Pid::from_raw(others[0]).unwrap()
     }
 
+    /// Has the kernel forget sbx, which has ended. Its number stands for it from here.
+    pub(crate) fn reap(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     /// Waits for the end of sbx and of all that it started.
     #[track_caller]
     pub(crate) fn end(mut self) -> Outcome {
         let pid = self.pid();
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         let left = Timespec::try_from(left).unwrap();
-        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)).unwrap() == 1;
+        // One that is reaped already has no descriptor.
+        let ended = pidfd_open(pid, PidfdFlags::empty()).map_or(true, |pidfd| {
+            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)).unwrap() == 1
+        });
         if !ended {
             let _ = kill_process_group(pid, Signal::KILL);
         }
