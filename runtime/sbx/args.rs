@@ -47,7 +47,7 @@ pub(crate) enum Command {
 ///
 /// The workload sees no file, no variable and no network unless it is granted here. Its standard
 /// output and error are the caller's; its input is empty without --interactive.
-#[derive(Debug, Parser)]
+#[derive(Debug, Default, Parser)]
 #[command(
     name = "run",
     bin_name = "sbx run",
@@ -78,8 +78,24 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+impl RunArgs {
+    /// Reads the words behind `sbx`, `run` being the first.
+    ///
+    /// Where no option stands before the workload there is nothing to parse, and building a parser for
+    /// thirty options would be a tenth of what the start executes.
+    pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let plain = |word: &OsString| !word.is_empty() && word.as_bytes()[0] != b'-';
+        match &words[1..] {
+            command @ [workload, ..] if plain(workload) => {
+                Ok(Self { command: command.to_vec(), ..Self::default() })
+            }
+            _ => Self::try_parse_from(words),
+        }
+    }
+}
+
 /// What the workload is given.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Grants")]
 pub(crate) struct GrantArgs {
     /// Share a host directory, read-only with :ro
@@ -113,7 +129,7 @@ pub(crate) struct GrantArgs {
 }
 
 /// What the workload may use.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
     /// Memory, such as 64M
@@ -153,7 +169,7 @@ impl LimitArgs {
 }
 
 /// What compiling the workload may cost.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Compilation, which the first run of a workload needs")]
 pub(crate) struct CompileLimitArgs {
     /// Memory of the compiler [default: 4G]

@@ -37,8 +37,8 @@ fn sbx() -> ! {
     }));
     let args: Vec<OsString> = std::env::args_os().collect();
     let outcome = if args.get(1).is_some_and(|word| word == "run") {
-        // The path that cold start depends on: the parsers of other subcommands are not built.
-        RunArgs::try_parse_from(&args[1..]).map(run::run)
+        // The path that cold start depends on: what other subcommands parse is not built.
+        RunArgs::read(&args[1..]).map(run::run)
     } else {
         Cli::try_parse_from(&args).map(dispatch)
     };

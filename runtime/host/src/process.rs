@@ -41,7 +41,7 @@ pub struct ProcessLimits {
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
-    report: OwnedFd,
+    report: File,
     cpu_time: Option<Duration>,
     ended: bool,
     /// Removed when the process has been reaped.
@@ -85,7 +85,7 @@ impl Process {
             pid => Ok(Self {
                 pid: Pid::from_raw(pid)
                     .ok_or_else(|| Error::Refused("the kernel named no process".into()))?,
-                report,
+                report: report.into(),
                 cpu_time: limits.cpu_time,
                 ended: false,
                 _cgroup: cgroup,
@@ -124,11 +124,8 @@ impl Process {
 
     fn ending(&self, status: WaitStatus) -> Ending {
         let mut text = Vec::new();
-        let mut pipe = rustix::io::dup(&self.report).map(File::from);
-        if let Ok(pipe) = &mut pipe {
-            // The child is the only writer and is gone: this ends.
-            let _ = pipe.take(REPORT_MAX).read_to_end(&mut text);
-        }
+        // The child is the only writer and is gone: this ends.
+        let _ = (&self.report).take(REPORT_MAX).read_to_end(&mut text);
         if let Ok(Report { exit, notes }) = serde_json::from_slice(&text) {
             return Ending { exit, notes };
         }

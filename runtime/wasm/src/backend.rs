@@ -253,7 +253,10 @@ impl Prepared {
         let called = module
             .instantiate(&mut store)
             .and_then(|instance| invoke::call(&mut store, &instance, &self.spec));
-        Ok(self.exit(called, store.data().memory.refused(), notes))
+        let exit = self.exit(called, store.data().memory.refused(), notes);
+        // The process ends next: what the store has mapped goes with it.
+        std::mem::forget(store);
+        Ok(exit)
     }
 
     fn run_component(
@@ -283,7 +286,10 @@ impl Prepared {
             let answer = command.wasi_cli_run().call_run(&mut store).await?;
             answer.map_err(|()| I32Exit(1).into())
         });
-        Ok(self.exit(called, store.data().memory.refused(), notes))
+        let exit = self.exit(called, store.data().memory.refused(), notes);
+        // The process ends next: what the store has mapped goes with it.
+        std::mem::forget(store);
+        Ok(exit)
     }
 
     /// What both previews grant alike.
