@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 /// What `sbx` can be told to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     Compile(CompileArgs),
     #[command(subcommand)]
     Cache(CacheCommand),

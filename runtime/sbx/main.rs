@@ -17,9 +17,9 @@ use args::{Cli, Command, RunArgs};
 use clap::Parser;
 use std::ffi::{OsString, c_char, c_int};
 
-/// The C library's entry point. Rust's own first checks the standard streams, reads the stack's
-/// bounds from /proc and installs signal handlers: 15 system calls, none of which sbx needs, since a
-/// guest's stack overflow is wasmtime's to catch and a closed pipe's signal may end sbx.
+/// The C library's entry point. Rust's own first reads the stack's bounds from /proc and installs
+/// signal handlers: 15 system calls that sbx does not need, since a guest's stack overflow is
+/// wasmtime's to catch and a closed pipe's signal may end sbx.
 #[allow(unsafe_code, reason = "the C library finds the function by its name")]
 // SAFETY: no other function of this program is called main.
 #[unsafe(no_mangle)]
@@ -28,7 +28,7 @@ extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
 }
 
 fn sbx() -> ! {
-    sbx_host::process::close_inherited_files();
+    sbx_host::process::own_files();
     std::panic::set_hook(Box::new(|panic| {
         // A defect of sbx's own: one line, and enough in it to report.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -58,7 +58,7 @@ fn sbx() -> ! {
 
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Compile(args) => compile::compile(&args),
         Command::Cache(command) => cache::cache(command),
         Command::Completions { shell } => completions::completions(shell),

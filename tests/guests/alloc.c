@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cabi-realloc.h"
+
 int main(int argc, char **argv) {
     long wanted = argc > 1 ? atol(argv[1]) : 64;
     for (long i = 1; i <= wanted; i++) {

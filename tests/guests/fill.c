@@ -2,9 +2,12 @@
 //   write DIR N      one file, N MiB written
 //   files DIR N      N MiB in files of 4 KiB
 //   truncate DIR N   one file extended to N MiB without writing
-//   holes DIR N      the same, and then its N MiB written, which no longer makes it longer
-//   again DIR N      N MiB written over the same first MiB, which takes no more space than one
 //   mkdir DIR N      N empty directories
+//   symlink DIR N    N symbolic links with long targets
+//   link DIR N       N names for one empty file
+//   pwrite DIR N     N MiB, each block at its own place in one sparse file
+//   rewrite DIR N    N MiB written to the same 64 KiB
+//   stdout DIR N     N MiB to standard output, which has been closed and opened again as a file
 // Prints how far it got and the errno it stopped at. Exits 1 when stopped.
 #include <fcntl.h>
 #include <stdio.h>
@@ -65,36 +68,6 @@ static int by_truncate(const char *dir, long long bytes) {
     return 0;
 }
 
-static int by_holes(const char *dir, long long bytes) {
-    char path[4096];
-    long long done = 0;
-    snprintf(path, sizeof path, "%s/fill", dir);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    if (fd < 0 || ftruncate(fd, bytes) < 0) return stopped("bytes", done);
-    while (done < bytes) {
-        ssize_t n = pwrite(fd, block, sizeof block, done);
-        if (n < 0) return stopped("bytes", done);
-        done += n;
-    }
-    printf("%lld bytes\n", done);
-    return 0;
-}
-
-static int by_overwriting(const char *dir, long long bytes) {
-    char path[4096];
-    long long done = 0;
-    snprintf(path, sizeof path, "%s/fill", dir);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    if (fd < 0) return stopped("bytes", done);
-    while (done < bytes) {
-        ssize_t n = pwrite(fd, block, sizeof block, done % (1 << 20));
-        if (n < 0) return stopped("bytes", done);
-        done += n;
-    }
-    printf("%lld bytes\n", done);
-    return 0;
-}
-
 static int by_mkdir(const char *dir, long long count) {
     char path[4096];
     for (long long i = 0; i < count; i++) {
@@ -105,6 +78,69 @@ static int by_mkdir(const char *dir, long long count) {
     return 0;
 }
 
+static int by_symlink(const char *dir, long long count) {
+    char path[4096], target[1000];
+    memset(target, 't', sizeof target);
+    target[sizeof target - 1] = 0;
+    for (long long i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/fill-link-%lld", dir, i);
+        if (symlink(target, path) < 0) return stopped("links", i);
+    }
+    printf("%lld links\n", count);
+    return 0;
+}
+
+static int by_link(const char *dir, long long count) {
+    char first[4096], path[4096];
+    snprintf(first, sizeof first, "%s/fill", dir);
+    int fd = open(first, O_WRONLY | O_CREAT, 0644);
+    if (fd < 0) return stopped("names", 0);
+    for (long long i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/fill-name-%lld", dir, i);
+        if (link(first, path) < 0) return stopped("names", i);
+    }
+    printf("%lld names\n", count);
+    return 0;
+}
+
+static int by_pwrite(const char *dir, long long bytes, long long stride) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/fill", dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0) return stopped("bytes", 0);
+    long long done = 0;
+    for (long long at = 0; done < bytes; at += stride) {
+        ssize_t n = pwrite(fd, block, sizeof block, at);
+        if (n < 0) return stopped("bytes", done);
+        done += n;
+    }
+    printf("%lld bytes\n", done);
+    return 0;
+}
+
+// Preview 1 numbers a file as the lowest number that is free: the next one takes the place of stdout.
+static int by_stdout(const char *dir, long long bytes) {
+    char path[4096];
+    long long done = 0;
+    snprintf(path, sizeof path, "%s/fill", dir);
+    close(1);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd != 1) {
+        fprintf(stderr, "the file is not standard output but %d (%s)\n", fd, errno_name(errno));
+        return 2;
+    }
+    while (done < bytes) {
+        ssize_t n = write(1, block, sizeof block);
+        if (n < 0) {
+            fprintf(stderr, "%lld bytes, then %s\n", done, errno_name(errno));
+            return 1;
+        }
+        done += n;
+    }
+    fprintf(stderr, "%lld bytes\n", done);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     memset(block, 'f', sizeof block);
     if (argc == 4) {
@@ -112,10 +148,13 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[1], "write")) return by_write(argv[2], amount << 20);
         if (!strcmp(argv[1], "files")) return by_files(argv[2], amount << 20);
         if (!strcmp(argv[1], "truncate")) return by_truncate(argv[2], amount << 20);
-        if (!strcmp(argv[1], "holes")) return by_holes(argv[2], amount << 20);
-        if (!strcmp(argv[1], "again")) return by_overwriting(argv[2], amount << 20);
         if (!strcmp(argv[1], "mkdir")) return by_mkdir(argv[2], amount);
+        if (!strcmp(argv[1], "symlink")) return by_symlink(argv[2], amount);
+        if (!strcmp(argv[1], "link")) return by_link(argv[2], amount);
+        if (!strcmp(argv[1], "pwrite")) return by_pwrite(argv[2], amount << 20, 1 << 20);
+        if (!strcmp(argv[1], "rewrite")) return by_pwrite(argv[2], amount << 20, 0);
+        if (!strcmp(argv[1], "stdout")) return by_stdout(argv[2], amount << 20);
     }
-    fputs("usage: fill write|files|truncate|holes|again|mkdir DIR AMOUNT\n", stderr);
+    fputs("usage: fill write|files|truncate|mkdir|symlink|link|pwrite|rewrite|stdout DIR AMOUNT\n", stderr);
     return 2;
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The kernel's default period for a processor quota, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// A control group of one sandbox, removed on drop.
+/// A control group of one sandbox, removed on drop; after a SIGKILL, by the next sbx.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -57,6 +57,7 @@ impl Cgroup {
     }
 
     fn make(dir: PathBuf) -> std::result::Result<Self, String> {
+        dir.parent().into_iter().for_each(sweep);
         fs::create_dir(&dir).map_err(|e| format!("cannot create {}: {e}", dir.display()))?;
         Ok(Self { dir })
     }
@@ -69,6 +70,22 @@ impl Cgroup {
     /// Moves the calling process into the group.
     pub(crate) fn enter(&self) -> Result<()> {
         self.write("cgroup.procs", "0").map_err(Error::Refused)
+    }
+}
+
+/// Removes the groups that a killed sbx left below `parent`. One that still holds a process cannot be
+/// removed; one whose sbx is alive may be about to.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix("sbx-")?.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // A group with this process's own number is an earlier process's.
+        if pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists() {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod cgroup;
+pub mod landlock;
 pub mod process;
 pub mod terminal;
 

@@ -68,6 +68,9 @@ impl Process {
         let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| failed(e.into()))?;
         let before = block(&watched());
+        // A caller that ignores this signal has passed that on, and children would end unseen.
+        // SAFETY: SIG_DFL is a valid disposition, and nothing of sbx's handles the signal.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let parent = process::getpid();
         // SAFETY: sbx forks only where it has a single thread, so that the child's copy of every
         // lock and of the allocator is in a usable state.
@@ -149,11 +152,20 @@ impl Drop for Process {
     }
 }
 
-/// Closes every file above standard error that sbx was started with: nobody told it what they are,
-/// and no sandbox may find them.
-pub fn close_inherited_files() {
+/// Makes sure of the files that sbx starts with: the standard streams are open, if only to nothing,
+/// so that no other file can come to stand in for one; whatever else was inherited is closed, for
+/// nobody told sbx what it is and no sandbox may find it.
+pub fn own_files() {
     // SAFETY: called first thing, when sbx owns no descriptor above 2 itself.
     unsafe { libc::close_range(3, u32::MAX, 0) };
+    let stream = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+    let mut streams = [stream(0), stream(1), stream(2)];
+    // SAFETY: the array outlives the call, which is told its length.
+    unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) };
+    for _ in streams.iter().filter(|s| s.revents & libc::POLLNVAL != 0) {
+        // SAFETY: the path is a C string; the descriptor is the lowest free one, and stays open.
+        unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+    }
 }
 
 /// Ends this process at once with `status`, running no destructor and no handler.

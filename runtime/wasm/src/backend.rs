@@ -7,7 +7,7 @@
 use sbx_core::{
     Backend, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited, limits::Limits,
 };
-use sbx_host::{Cgroup, Process, ProcessLimits, process};
+use sbx_host::{Cgroup, Process, ProcessLimits, landlock, process};
 use std::ffi::OsString;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
@@ -250,6 +250,7 @@ impl Prepared {
             store.data_mut().reactor = Some(preview1::reactor().map_err(|e| e.to_string())?);
             process::limit_files(fds).map_err(|e| e.to_string())?;
         }
+        self.confine()?;
         let called = module
             .instantiate(&mut store)
             .and_then(|instance| invoke::call(&mut store, &instance, &self.spec));
@@ -280,6 +281,7 @@ impl Prepared {
         if let Some(fds) = limits.fds {
             process::limit_files(fds).map_err(|e| e.to_string())?;
         }
+        self.confine()?;
         let called = reactor.block_on(async {
             let command = component.instantiate_async(&mut store).await?;
             let answer = command.wasi_cli_run().call_run(&mut store).await?;
@@ -306,6 +308,12 @@ impl Prepared {
         volumes::preopen(&self.volumes, &mut wasi)
             .map_err(|e| format!("a volume cannot be shared: {e}"))?;
         Ok(wasi)
+    }
+
+    /// Has the kernel enforce the grants too, now that all is open that sbx itself needs.
+    fn confine(&self) -> std::result::Result<(), String> {
+        let network = !self.spec.allow_net.is_empty() || !self.spec.listen.is_empty();
+        landlock::confine(volumes::reachable(&self.volumes), network).map_err(|e| e.to_string())
     }
 
     fn fuel<T>(&self, store: &mut Store<T>) -> std::result::Result<(), String> {

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How many notes are kept; the rest are only counted.
 const KEPT: usize = 3;
 
+/// The longest note, in characters: names in it are the workload's choice.
+const LONGEST: usize = 300;
+
 /// A shared, bounded list of sentences.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes(Arc<Mutex<Inner>>);
@@ -20,7 +23,11 @@ struct Inner {
 
 impl Notes {
     /// Keeps `note` unless it is there already or there are too many.
-    pub(crate) fn add(&self, note: String) {
+    pub(crate) fn add(&self, mut note: String) {
+        if let Some((end, _)) = note.char_indices().nth(LONGEST) {
+            note.truncate(end);
+            note.push('…');
+        }
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.kept.contains(&note) {
         } else if inner.kept.len() < KEPT {
@@ -44,6 +51,13 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn none_is_long() {
+        let notes = Notes::default();
+        notes.add("ü".repeat(1 << 20));
+        assert_eq!(notes.take()[0].chars().count(), LONGEST + 1);
+    }
 
     #[test]
     fn few_and_each_once() {

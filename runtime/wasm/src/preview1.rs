@@ -151,23 +151,49 @@ fn with_memory<R>(
     body(state, &mut GuestMemory::Unshared(bytes))
 }
 
-/// Defines functions that are passed through as they are; `ready` ones are futures in name only.
-macro_rules! pass_through {
-    ($linker:ident, $wanted:ident: $($kind:ident $name:ident($($arg:ident: $ty:ty),*);)*) => {
+/// Defines the function that is wanted, if it is among these; each has its body behind it.
+macro_rules! functions {
+    ($linker:ident, $wanted:ident, $state:ident, $memory:ident:
+     $($name:ident($($arg:ident: $ty:ty),*) $body:expr;)*) => {
         match $wanted {
             $(stringify!($name) => {
                 $linker.func_wrap(MODULE, $wanted, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
-                    with_memory(&mut caller, |state, memory| {
-                        pass_through!(@$kind wasi::$name(&mut state.wasi, memory, $($arg),*))
-                    })
+                    with_memory(&mut caller, |$state, $memory| $body)
                 })?;
                 return Ok(true);
             })*
             _ => {}
         }
     };
+}
+
+/// Functions that are passed through as they are; `ready` ones are futures in name only.
+macro_rules! pass_through {
+    ($linker:ident, $wanted:ident: $($kind:ident $name:ident($($arg:ident: $ty:ty),*);)*) => {
+        functions! { $linker, $wanted, state, memory: $($name($($arg: $ty),*)
+            pass_through!(@$kind wasi::$name(&mut state.wasi, memory, $($arg),*));
+        )* }
+    };
     (@now $call:expr) => { $call };
     (@ready $call:expr) => { finish($call) };
+}
+
+/// Functions that change a volume: what each adds to it in directory entries, and the descriptor
+/// whose volume it changes.
+macro_rules! changing {
+    ($linker:ident, $wanted:ident: $($name:ident($($arg:ident: $ty:ty),*) adds $entries:expr, in $dir:ident;)*) => {
+        functions! { $linker, $wanted, state, memory: $($name($($arg: $ty),*) {
+            let bytes = ENTRY * $entries;
+            if state.quota.take(bytes).is_err() {
+                return Ok(errno::NOSPC);
+            }
+            let answer = finish(wasi::$name(&mut state.wasi, memory, $($arg),*))?;
+            if answer != 0 {
+                state.quota.give_back(bytes);
+            }
+            Ok(state.explain($dir, answer))
+        };)* }
+    };
 }
 
 /// Defines the function `name`, and says whether there is one.
@@ -207,32 +233,6 @@ fn define(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<bool> {
     define_changing(linker, name)
 }
 
-/// Functions that change a volume: `$entries` is what they add to it in directory entries, `$dir` is
-/// the descriptor whose volume they change.
-macro_rules! changing {
-    ($linker:ident, $wanted:ident: $($name:ident($($arg:ident: $ty:ty),*) adds $entries:expr, in $dir:ident;)*) => {
-        match $wanted {
-            $(stringify!($name) => {
-                $linker.func_wrap(MODULE, $wanted, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
-                    with_memory(&mut caller, |state, memory| {
-                        let bytes = ENTRY * $entries;
-                        if state.quota.take(bytes).is_err() {
-                            return Ok(errno::NOSPC);
-                        }
-                        let answer = finish(wasi::$name(&mut state.wasi, memory, $($arg),*))?;
-                        if answer != 0 {
-                            state.quota.give_back(bytes);
-                        }
-                        Ok(state.explain($dir, answer))
-                    })
-                })?;
-                return Ok(true);
-            })*
-            _ => {}
-        }
-    };
-}
-
 fn define_changing(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<bool> {
     changing! { linker, name:
         fd_filestat_set_size(a: i32, b: i64) adds 0, in a;
@@ -251,75 +251,39 @@ fn define_changing(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<b
 }
 
 fn define_special(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<bool> {
-    match name {
-        "fd_write" => linker.func_wrap(
-            MODULE,
-            name,
-            |mut caller: Caller<'_, State>, fd: i32, iovs: i32, count: i32, written: i32| {
-                with_memory(&mut caller, |state, memory| {
-                    state.write(fd, memory, (iovs, count), written, |wasi, memory| {
-                        finish(wasi::fd_write(wasi, memory, fd, iovs, count, written))
-                    })
-                })
-            },
-        )?,
-        "fd_pwrite" => linker.func_wrap(
-            MODULE,
-            name,
-            |mut caller: Caller<'_, State>,
-             fd: i32,
-             iovs: i32,
-             count: i32,
-             offset: i64,
-             written: i32| {
-                with_memory(&mut caller, |state, memory| {
-                    state.write(fd, memory, (iovs, count), written, |wasi, memory| {
-                        finish(wasi::fd_pwrite(wasi, memory, fd, iovs, count, offset, written))
-                    })
-                })
-            },
-        )?,
-        "fd_close" => {
-            linker.func_wrap(MODULE, name, |mut caller: Caller<'_, State>, fd: i32| {
-                with_memory(&mut caller, |state, memory| {
-                    state.stdio_moved |= (0..=2).contains(&fd);
-                    finish(wasi::fd_close(&mut state.wasi, memory, fd))
-                })
-            })?
-        }
-        "fd_renumber" => linker.func_wrap(
-            MODULE,
-            name,
-            |mut caller: Caller<'_, State>, from: i32, to: i32| {
-                with_memory(&mut caller, |state, memory| {
-                    state.stdio_moved |= (0..=2).contains(&to);
-                    finish(wasi::fd_renumber(&mut state.wasi, memory, from, to))
-                })
-            },
-        )?,
-        "poll_oneoff" => linker.func_wrap(
-            MODULE,
-            name,
-            |mut caller: Caller<'_, State>, a: i32, b: i32, c: i32, d: i32| {
-                with_memory(&mut caller, |state, memory| {
-                    if state.reactor.is_none() {
-                        state.reactor = Some(reactor()?);
-                    }
-                    let State { wasi, reactor: Some(reactor), .. } = state else {
-                        return Ok(errno::IO);
-                    };
-                    reactor.block_on(wasi::poll_oneoff(wasi, memory, a, b, c, d))
-                })
-            },
-        )?,
-        // wasmtime-wasi traps on a status of 126 and more; a process has 256 of them.
-        "proc_exit" => linker.func_wrap(
-            MODULE,
-            name,
-            |_: Caller<'_, State>, code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
-        )?,
-        _ => return Ok(false),
-    };
+    functions! { linker, name, state, memory:
+        fd_write(fd: i32, iovs: i32, count: i32, written: i32)
+            state.write(fd, memory, (iovs, count), written, |wasi, memory| {
+                finish(wasi::fd_write(wasi, memory, fd, iovs, count, written))
+            });
+        fd_pwrite(fd: i32, iovs: i32, count: i32, offset: i64, written: i32)
+            state.write(fd, memory, (iovs, count), written, |wasi, memory| {
+                finish(wasi::fd_pwrite(wasi, memory, fd, iovs, count, offset, written))
+            });
+        fd_close(fd: i32) {
+            state.stdio_moved |= (0..=2).contains(&fd);
+            finish(wasi::fd_close(&mut state.wasi, memory, fd))
+        };
+        fd_renumber(from: i32, to: i32) {
+            state.stdio_moved |= (0..=2).contains(&to);
+            finish(wasi::fd_renumber(&mut state.wasi, memory, from, to))
+        };
+        poll_oneoff(a: i32, b: i32, c: i32, d: i32) {
+            let State { wasi, reactor: slot, .. } = state;
+            let waiter = match slot.take() {
+                Some(waiter) => waiter,
+                None => reactor()?,
+            };
+            slot.insert(waiter).block_on(wasi::poll_oneoff(wasi, memory, a, b, c, d))
+        };
+    }
+    if name != "proc_exit" {
+        return Ok(false);
+    }
+    // wasmtime-wasi traps on a status of 126 and more; a process has 256 of them.
+    linker.func_wrap(MODULE, name, |_: Caller<'_, State>, code: i32| -> wasmtime::Result<()> {
+        Err(I32Exit(code).into())
+    })?;
     Ok(true)
 }
 
@@ -341,13 +305,15 @@ impl State {
         if self.quota.is_unlimited() || ((0..=2).contains(&fd) && !self.stdio_moved) {
             return call(&mut self.wasi, memory);
         }
-        let wanted = total_length(memory, iovs, count).unwrap_or(0);
+        // An array that is not in memory fails in the call, and writes nothing.
+        let wanted = first_length(memory, iovs, count).unwrap_or(0);
         if self.quota.take(wanted).is_err() {
             return Ok(errno::NOSPC);
         }
         let answer = call(&mut self.wasi, memory)?;
-        let used = if answer == 0 { read_u32(memory, written).unwrap_or(u32::MAX) } else { 0 };
-        self.quota.give_back(wanted.saturating_sub(u64::from(used)));
+        let used =
+            if answer == 0 { read_u32(memory, written).map_or(wanted, u64::from) } else { 0 };
+        self.quota.give_back(wanted.saturating_sub(used));
         Ok(self.explain(fd, answer))
     }
 
@@ -379,12 +345,17 @@ fn no_descriptor_left() -> bool {
     )
 }
 
-/// The bytes that an array of `ciovec` (address and length, 32 bits each) points at.
-fn total_length(memory: &GuestMemory<'_>, iovs: i32, count: i32) -> Option<u64> {
-    (0..count as u32).try_fold(0u64, |total, i| {
+/// The length of the first vector that is not empty in an array of `ciovec` (address and length, 32
+/// bits each): wasmtime-wasi writes that one, and leaves the rest to the next call.
+fn first_length(memory: &GuestMemory<'_>, iovs: i32, count: i32) -> Option<u64> {
+    for i in 0..count as u32 {
         let length_at = (iovs as u32).checked_add(i.checked_mul(8)?)?.checked_add(4)?;
-        Some(total + u64::from(read_u32(memory, length_at as i32)?))
-    })
+        match read_u32(memory, length_at as i32)? {
+            0 => {}
+            length => return Some(u64::from(length)),
+        }
+    }
+    Some(0)
 }
 
 fn read_u32(memory: &GuestMemory<'_>, at: i32) -> Option<u32> {

@@ -8,7 +8,8 @@
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use sbx_core::{Error, Result, Spec, spec::volume_of};
-use std::os::fd::{AsRawFd, OwnedFd};
+use sbx_host::landlock::Reachable;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 /// A volume that is open.
@@ -65,6 +66,11 @@ fn workdir(spec: &Spec, dirs: &[Dir], path: &str) -> Result<Open> {
     })?;
     let read_only = spec.volumes[volume].read_only;
     Ok(Open { dir: dir.into(), guest: ".".into(), read_only })
+}
+
+/// The volumes as the kernel is to know them.
+pub(crate) fn reachable(volumes: &[Open]) -> impl Iterator<Item = Reachable<'_>> {
+    volumes.iter().map(|v| Reachable { dir: v.dir.as_fd(), read_only: v.read_only })
 }
 
 /// Preopens the volumes. wasmtime-wasi takes paths; these name the descriptors themselves.

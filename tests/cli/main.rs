@@ -1,0 +1,19 @@
+//! What a user of the command line sees: the sentences for every kind of bad input, what commands
+//! print, the cache of compiled code, terminals, and what is left when sbx is killed.
+//!
+//! One file a subject. What a sandbox promises its limits to be is in `tests/conformance`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_files;
+mod bad_input;
+mod cache;
+mod compile_limits;
+mod explain;
+mod help;
+mod lifecycle;
+mod pages;
+mod policy;
+mod tty;
