@@ -19,7 +19,11 @@ fn malloc_is_refused(backend: Backend) {
     let end = backend.run("alloc").flags("--memory 16M").args(["64"]).end();
     let end = end.status(if backend == Backend::Module { 3 } else { 1 });
     assert!(end.err().contains("malloc failed after"), "{end}");
-    let got = end.err().lines().filter(|l| l.ends_with("MiB") && !l.contains("malloc")).count();
+    assert!(
+        end.err().contains("sbx: the workload was refused memory beyond its --memory"),
+        "{end}"
+    );
+    let got = end.err().lines().filter(|l| l.ends_with("MiB") && !l.contains("m")).count();
     assert!((8..16).contains(&got), "it got {got} MiB of 16\n{end}");
 }
 

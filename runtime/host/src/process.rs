@@ -174,17 +174,21 @@ pub fn exit_now(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-/// Limits how many files this process may have open to `more` than it has now.
-pub fn limit_files(more: u32) -> Result<()> {
+/// One more than the highest descriptor that this process has open.
+pub fn files_end() -> Result<u32> {
     let open = std::fs::read_dir("/proc/self/fd")
         .map_err(|e| Error::host("count the open files", e))?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok())
-        .max()
-        // The listing itself had the highest descriptor, and has given it back.
-        .unwrap_or(3);
-    let maximum = Some(open.saturating_add(u64::from(more)));
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .max();
+    // The listing itself had the highest descriptor, and has given it back.
+    Ok(open.unwrap_or(3))
+}
+
+/// Lets this process open no descriptor from `end` on.
+pub fn limit_files(end: u32) -> Result<()> {
+    let maximum = Some(u64::from(end));
     process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .map_err(|e| Error::host(format!("limit the open files to --fds {more}"), e))
+        .map_err(|e| Error::host("limit the open files to --fds", e))
 }
 
 /// What the child does before the workload's turn.

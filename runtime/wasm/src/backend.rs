@@ -110,7 +110,7 @@ impl Texts {
         }
         // WASI has no call that asks a terminal for its size; these variables are how programs
         // learn it otherwise.
-        if let Some((columns, lines)) = sbx_host::terminal::size().filter(|_| spec.tty) {
+        if let Some((columns, lines)) = spec.tty.then(sbx_host::terminal::size).flatten() {
             tell(&mut env, "COLUMNS", columns.to_string());
             tell(&mut env, "LINES", lines.to_string());
         }
@@ -245,12 +245,11 @@ impl Prepared {
         let mut store = Store::new(module.module().engine(), state);
         store.limiter(|state| &mut state.memory);
         self.fuel(&mut store)?;
-        if let Some(fds) = limits.fds {
+        if limits.fds.is_some() {
             // What sbx itself may still open must not come out of the workload's share.
             store.data_mut().reactor = Some(preview1::reactor().map_err(|e| e.to_string())?);
-            process::limit_files(fds).map_err(|e| e.to_string())?;
         }
-        self.confine()?;
+        self.confine().map_err(|e| e.to_string())?;
         let called = module
             .instantiate(&mut store)
             .and_then(|instance| invoke::call(&mut store, &instance, &self.spec));
@@ -278,10 +277,7 @@ impl Prepared {
         store.limiter(|state| &mut state.memory);
         self.fuel(&mut store)?;
         let reactor = preview1::reactor().map_err(|e| e.to_string())?;
-        if let Some(fds) = limits.fds {
-            process::limit_files(fds).map_err(|e| e.to_string())?;
-        }
-        self.confine()?;
+        self.confine().map_err(|e| e.to_string())?;
         let called = reactor.block_on(async {
             let command = component.instantiate_async(&mut store).await?;
             let answer = command.wasi_cli_run().call_run(&mut store).await?;
@@ -311,9 +307,13 @@ impl Prepared {
     }
 
     /// Has the kernel enforce the grants too, now that all is open that sbx itself needs.
-    fn confine(&self) -> std::result::Result<(), String> {
+    fn confine(&self) -> Result<()> {
+        // Counted before /proc is out of reach, limited when landlock has closed its own files.
+        let fds = self.spec.limits.fds;
+        let end = fds.map(|fds| Ok(process::files_end()?.saturating_add(fds))).transpose()?;
         let network = !self.spec.allow_net.is_empty() || !self.spec.listen.is_empty();
-        landlock::confine(volumes::reachable(&self.volumes), network).map_err(|e| e.to_string())
+        landlock::confine(volumes::reachable(&self.volumes), network)?;
+        end.map_or(Ok(()), process::limit_files)
     }
 
     fn fuel<T>(&self, store: &mut Store<T>) -> std::result::Result<(), String> {
