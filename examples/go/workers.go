@@ -4,7 +4,7 @@
 // which standard input is empty.
 //
 //	examples/build go
-//	sbx run -i -e TOP=3 target/examples/workers.wasm < README.md
+//	sbx run -i -e TOP=3 target/examples/workers.wasm < examples/data/words.txt
 package main
 
 import (

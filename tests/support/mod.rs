@@ -4,7 +4,7 @@
 //!
 //! A run gets an empty environment but for what a test sets, and the tests' own cache of compiled
 //! code in `target/test-cache`.
-#![allow(dead_code, reason = "each test program uses its own part of the harness")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its own part of the harness")]
 
 mod running;
 
@@ -172,6 +172,12 @@ impl Sbx {
 
     pub(crate) fn cwd(mut self, dir: &Path) -> Self {
         self.cwd = Some(dir.into());
+        self
+    }
+
+    /// How long it may take before it counts as hanging.
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 

@@ -16,7 +16,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use tokio::runtime::Runtime;
-use wasmtime::{Caller, Extern, InstancePre, Linker, Module};
+use wasmparser::{Parser, Payload};
+use wasmtime::{Caller, Engine, Extern, InstancePre, Linker, Module};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1 as _};
@@ -58,26 +59,55 @@ pub(crate) struct State {
 /// Names the first import that sbx does not provide.
 pub(crate) fn link(module: &Module) -> Result<InstancePre<State>> {
     let mut linker = Linker::new(module.engine());
+    provide(&mut linker, module.imports().map(|i| (i.module(), i.name())))?;
+    linker.instantiate_pre(module).map_err(|e| {
+        let e = e.root_cause().to_string();
+        Error::NotRunnable(format!("the module's imports do not fit what sbx provides: {e}"))
+    })
+}
+
+/// Refuses the module in `bytes` if it imports what sbx does not provide, before any time goes into
+/// compiling it. What is not valid is the compiler's to refuse.
+///
+/// # Errors
+/// Names the first import that sbx does not provide.
+pub(crate) fn check_imports(engine: &Engine, bytes: &[u8]) -> Result<()> {
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload {
+            Ok(Payload::ImportSection(imports)) => {
+                let imports = imports.into_imports().map_while(std::result::Result::ok);
+                return provide(&mut Linker::new(engine), imports.map(|i| (i.module, i.name)));
+            }
+            // Imports stand before these two.
+            Ok(Payload::FunctionSection(_) | Payload::CodeSectionStart { .. }) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Defines all that `imports` (of a module and a name each) name.
+fn provide<'a>(
+    linker: &mut Linker<State>,
+    imports: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<()> {
     // Go's linker writes one import for each place that uses it.
     let mut seen = HashSet::new();
-    for import in module.imports() {
-        if !seen.insert((import.module(), import.name())) {
+    for (module, name) in imports {
+        if !seen.insert((module, name)) {
             continue;
         }
-        let known = match import.module() {
-            MODULE => define(&mut linker, import.name()),
+        let known = match module {
+            MODULE => define(linker, name),
             _ => Ok(false),
         };
         let known =
             known.map_err(|e| Error::NotRunnable(format!("cannot link the module: {e}")))?;
         if !known {
-            return Err(unknown(import.module(), import.name()));
+            return Err(unknown(module, name));
         }
     }
-    linker.instantiate_pre(module).map_err(|e| {
-        let e = e.root_cause().to_string();
-        Error::NotRunnable(format!("the module's imports do not fit what sbx provides: {e}"))
-    })
+    Ok(())
 }
 
 fn unknown(module: &str, name: &str) -> Error {

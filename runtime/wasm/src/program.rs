@@ -12,6 +12,7 @@ use crate::cache::{Cache, Key, Kind};
 use crate::compile::{self, CompileLimits, Progress, Source};
 use crate::engine::{self, Variant};
 use crate::form::Form;
+use crate::preview1;
 
 /// The largest workload that is read: larger ones are no programs.
 const LARGEST: u64 = 1 << 30;
@@ -89,6 +90,9 @@ pub(crate) fn load(
     let (program, origin) = match hit(&key) {
         Some(program) => (program, Origin::Cache),
         None => {
+            if source.form == Form::Module {
+                preview1::check_imports(&engine, &bytes)?;
+            }
             let code = make(&engine, &source, variant, compiler, cache.as_ref(), &key)?;
             (code, Origin::Compiled)
         }
