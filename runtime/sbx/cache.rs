@@ -6,27 +6,29 @@ use sbx_wasm::cache::{Cache, Entry};
 use std::time::{Duration, SystemTime};
 
 use crate::args::{CacheCommand, Format};
+use crate::print;
 
 pub(crate) fn cache(command: CacheCommand) -> Result<u8> {
     let cache = Cache::open()?;
     match command {
-        CacheCommand::Ls { format: Format::Table } => print_table(&cache.entries()?),
+        CacheCommand::Ls { format: Format::Table } => print::answer(table(&cache.entries()?))?,
         CacheCommand::Ls { format: Format::Json } => {
-            println!("{}", serde_json::to_string_pretty(&cache.entries()?)?);
+            print::answer(serde_json::to_string_pretty(&cache.entries()?)? + "\n")?;
         }
         CacheCommand::Prune { older_than } => {
             let (files, bytes) = cache.prune(older_than)?;
-            println!("removed {files} files, {}", format_size(bytes));
+            print::answer(format_args!("removed {files} files, {}\n", format_size(bytes)))?;
         }
     }
     Ok(0)
 }
 
-fn print_table(entries: &[Entry]) {
-    println!("{:<32}  {:>10}  LAST RUN", "CODE", "SIZE");
+fn table(entries: &[Entry]) -> String {
+    let mut text = format!("{:<38}  {:>10}  LAST RUN\n", "CODE", "SIZE");
     for Entry { name, size, used } in entries {
         let age = SystemTime::now().duration_since(*used).unwrap_or_default();
         let age = humantime::format_duration(Duration::from_secs(age.as_secs() / 60 * 60));
-        println!("{name:<32}  {:>6} KiB  {age} ago", size.div_ceil(1024));
+        text.push_str(&format!("{name:<38}  {:>6} KiB  {age} ago\n", size.div_ceil(1024)));
     }
+    text
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::args::CompileArgs;
+use crate::print;
 use crate::progress::Spinner;
 
 pub(crate) fn compile(args: &CompileArgs) -> Result<u8> {
@@ -10,7 +11,7 @@ pub(crate) fn compile(args: &CompileArgs) -> Result<u8> {
     for workload in &args.workloads {
         let origin =
             sbx_wasm::program::warm(workload, args.fuel, &args.limits.limits(), &progress)?;
-        println!("{}: {origin}", workload.display());
+        print::answer(format_args!("{}: {origin}\n", workload.display()))?;
     }
     Ok(0)
 }

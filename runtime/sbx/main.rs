@@ -10,6 +10,7 @@ mod cache;
 mod compile;
 mod completions;
 mod man;
+mod print;
 mod progress;
 mod run;
 
@@ -32,7 +33,7 @@ fn sbx() -> ! {
     std::panic::set_hook(Box::new(|panic| {
         // A defect of sbx's own: one line, and enough in it to report.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        eprintln!("sbx: internal error at {place}; please report this");
+        print::sentence(format_args!("internal error at {place}; please report this"));
         sbx_host::process::exit_now(125);
     }));
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -45,7 +46,7 @@ fn sbx() -> ! {
     let status = match outcome {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
-            eprintln!("sbx: {error:#}");
+            print::sentence(format_args!("{error:#}"));
             error.downcast_ref::<sbx_core::Error>().map_or(125, sbx_core::Error::status)
         }
         Err(usage) => {

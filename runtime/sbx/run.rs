@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::args::{GrantArgs, RunArgs, parse_env};
+use crate::print;
 use crate::progress::Spinner;
 
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
@@ -16,14 +17,14 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     let explain = args.explain;
     let spec = spec(args)?;
     if explain {
-        print!("{}", sbx_wasm::explain::explain(&backend, &spec)?);
+        print::answer(sbx_wasm::explain::explain(&backend, &spec)?)?;
         return Ok(0);
     }
     let mut sandbox = Lifecycle::create(&backend, &spec)?;
     sandbox.start()?;
     let exit = sandbox.wait()?;
     for line in sandbox.notes().iter().chain(&exit.message()) {
-        eprintln!("sbx: {line}");
+        print::sentence(line);
     }
     Ok(exit.status())
 }

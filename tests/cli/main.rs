@@ -12,6 +12,7 @@ mod bad_input;
 mod cache;
 mod compile_limits;
 mod explain;
+mod full_disk;
 mod help;
 mod lifecycle;
 mod pages;

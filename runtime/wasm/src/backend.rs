@@ -17,6 +17,7 @@ use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
 use crate::compile::{CompileLimits, Progress};
 use crate::engine::Variant;
+use crate::invoke::Unprinted;
 use crate::memory::MemoryBudget;
 use crate::network::NetworkRules;
 use crate::notes::Notes;
@@ -342,6 +343,9 @@ impl Prepared {
                     .add(format!("the workload was refused memory beyond its --memory of {limit}"));
             }
             return Exit::Code(*code as u8);
+        }
+        if let Some(unprinted) = error.downcast_ref::<Unprinted>() {
+            return Exit::Failed(unprinted.to_string());
         }
         if error.downcast_ref::<OutputSpent>().is_some() {
             return Exit::Output(output.unwrap_or_default());

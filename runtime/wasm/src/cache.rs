@@ -131,7 +131,12 @@ pub struct Entry {
     /// Bytes of machine code.
     pub size: u64,
     /// When it was last run, as far as the file system keeps access times.
+    #[serde(serialize_with = "rfc3339")]
     pub used: SystemTime,
+}
+
+fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_rfc3339_seconds(*time))
 }
 
 impl Cache {

@@ -5,11 +5,17 @@
 //! types.
 
 use sbx_core::{Error, Result, Spec};
+use std::io::Write as _;
 use wasmtime::{Error as WasmError, ExternType, FuncType, Instance, Module, Store, Val, ValType};
 
 use crate::preview1::State;
 
 const START: &str = "_start";
+
+/// A function has returned, and nobody can be told what.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write what the function returned to standard output: {0}")]
+pub(crate) struct Unprinted(std::io::Error);
 
 /// Checks that there is a function to call and that its arguments fit.
 ///
@@ -75,7 +81,7 @@ pub(crate) fn call(
             Val::F64(bits) => f64::from_bits(bits).to_string(),
             other => format!("{other:?}"),
         };
-        println!("{line}");
+        writeln!(std::io::stdout(), "{line}").map_err(|e| WasmError::from(Unprinted(e)))?;
     }
     Ok(())
 }

@@ -1,0 +1,19 @@
+//! What sbx itself prints. The standard macros panic when a stream cannot be written; here a full disk
+//! behind standard output is an error like others, and one behind standard error cannot be told.
+
+use anyhow::{Context, Result};
+use std::fmt::Display;
+use std::io::Write;
+
+/// Prints an answer to what was asked, as it is.
+pub(crate) fn answer(text: impl Display) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .context("cannot write to standard output")
+}
+
+/// Prints a sentence of sbx's own on standard error.
+pub(crate) fn sentence(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "sbx: {text}");
+}
