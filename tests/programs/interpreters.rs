@@ -33,7 +33,8 @@ fn mpmath() {
         || {
             program("python/python.wasm")
                 .volume(&fetched("mpmath"), "/lib:ro")
-                .flags("-e PYTHONPATH=/lib")
+                // Python would write what it compiles beside its source, which is read-only.
+                .flags("-e PYTHONPATH=/lib -e PYTHONDONTWRITEBYTECODE=1")
                 .args(["-c", script])
         },
         |end| drop(end.status(0).prints("76611195909216420199\n").silent()),
