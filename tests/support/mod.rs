@@ -11,6 +11,7 @@ mod running;
 pub(crate) use running::{Outcome, Running, processes_in};
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -195,8 +196,9 @@ impl Sbx {
 
     /// Starts it, in a process group of its own.
     #[track_caller]
-    pub(crate) fn start(self) -> Running {
+    pub(crate) fn start(mut self) -> Running {
         let temporary = tempdir();
+        let within_reach = self.user.map(|_| self.move_within_reach());
         let mut command = Command::new(&self.program);
         command.args(&self.words).args(&self.workload).env_clear().envs(self.env);
         command.env("TMPDIR", temporary.path()).process_group(0);
@@ -217,7 +219,28 @@ impl Sbx {
             // A workload need not read all of it.
             std::thread::spawn(move || drop(std::io::Write::write_all(&mut stdin, &bytes)));
         }
-        Running::new(child, self.patience, temporary)
+        Running::new(child, self.patience, temporary, within_reach)
+    }
+
+    /// Copies sbx and a guest of the tests to where another user gets; the checkout may be in a
+    /// directory that only its owner may enter.
+    fn move_within_reach(&mut self) -> tempfile::TempDir {
+        let dir = tempdir();
+        let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755));
+        open(dir.path()).unwrap();
+        let copy = |path: &Path| {
+            let new = dir.path().join(path.file_name().unwrap());
+            std::fs::copy(path, &new).unwrap();
+            open(&new).unwrap();
+            new
+        };
+        self.program = copy(&self.program);
+        if let Some(workload) = self.workload.first_mut()
+            && Path::new(workload).starts_with(root())
+        {
+            *workload = copy(Path::new(workload)).into();
+        }
+        dir
     }
 
     /// Runs it to its end.

@@ -55,14 +55,27 @@ pub(crate) struct Running {
     streams: Option<(Stream, Stream)>,
     deadline: Instant,
     temporary: tempfile::TempDir,
+    /// Where the program is, if not in its usual place.
+    _within_reach: Option<tempfile::TempDir>,
 }
 
 impl Running {
-    pub(super) fn new(mut child: Child, patience: Duration, temporary: tempfile::TempDir) -> Self {
+    pub(super) fn new(
+        mut child: Child,
+        patience: Duration,
+        temporary: tempfile::TempDir,
+        within_reach: Option<tempfile::TempDir>,
+    ) -> Self {
         let stdout = Stream::collect(child.stdout.take().unwrap());
         let stderr = Stream::collect(child.stderr.take().unwrap());
         let deadline = Instant::now() + patience;
-        Self { child, streams: Some((stdout, stderr)), deadline, temporary }
+        Self {
+            child,
+            streams: Some((stdout, stderr)),
+            deadline,
+            temporary,
+            _within_reach: within_reach,
+        }
     }
 
     /// The process of sbx itself.
