@@ -28,7 +28,18 @@ impl MemoryBudget {
         self.limit.filter(|_| self.refused)
     }
 
-    fn grow(&mut self, current: usize, desired: usize, unit: usize) -> bool {
+    fn grow(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+        unit: usize,
+    ) -> bool {
+        // wasmtime asks before it looks at the memory's or table's own maximum: growth past that one
+        // is not ours to count, or to blame.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return false;
+        }
         let more = (desired.saturating_sub(current) as u64).saturating_mul(unit as u64);
         let total = self.used.saturating_add(more);
         if self.limit.is_some_and(|limit| total > limit) {
@@ -52,10 +63,7 @@ impl ResourceLimiter for MemoryBudget {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // wasmtime asks before it looks at the memory's own maximum: growth past that one is not
-        // ours to count, or to blame.
-        let within = maximum.is_none_or(|maximum| desired <= maximum);
-        Ok(within && self.grow(current, desired, 1))
+        Ok(self.grow(current, desired, maximum, 1))
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
@@ -69,8 +77,7 @@ impl ResourceLimiter for MemoryBudget {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let within = maximum.is_none_or(|maximum| desired <= maximum);
-        Ok(within && self.grow(current, desired, ELEMENT))
+        Ok(self.grow(current, desired, maximum, ELEMENT))
     }
 
     fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
