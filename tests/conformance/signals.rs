@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 on_every_backend! {
     an_interruption_ends_it_silently,
+    a_first_run_is_no_different,
     other_signals_are_told,
     a_waiting_workload_is_ended_as_well,
     killing_sbx_kills_the_workload,
@@ -18,6 +19,15 @@ fn an_interruption_ends_it_silently(backend: Backend) {
         running.signal(signal);
         running.end().status(status).prints("spinning\n").silent();
     }
+}
+
+/// The process that compiled before must leave nothing behind in how signals are answered.
+fn a_first_run_is_no_different(backend: Backend) {
+    let cache = crate::support::tempdir();
+    let running = backend.run("spin").cache(cache.path()).start();
+    running.until("spinning");
+    running.signal(Signal::TERM);
+    running.end().status(143).prints("spinning\n").silent();
 }
 
 fn other_signals_are_told(backend: Backend) {

@@ -65,4 +65,8 @@ pub struct Signal(pub i32);
 impl Signal {
     /// Ends a process without asking it.
     pub const KILL: Self = Self(9);
+    /// Lets a stopped process go on.
+    pub const CONT: Self = Self(18);
+    /// Stops a process without asking it.
+    pub const STOP: Self = Self(19);
 }

@@ -7,7 +7,7 @@
 //! Forking needs no `exec`: sbx has one thread when it forks, and the child finds the prepared
 //! workload in its memory, which is what makes the start cheap.
 //!
-//! Not here: namespaces, seccomp and landlock, which are the jail's.
+//! Not here: landlock, which has a file of its own, and namespaces and seccomp, which are the jail's.
 #![allow(unsafe_code, reason = "fork, signal masks and interval timers have no safe interface")]
 
 use sbx_core::{Ending, Error, Exit, Result, Signal, Waited};
@@ -67,7 +67,7 @@ impl Process {
         let failed = |e| Error::host("start the sandbox's process", e);
         let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| failed(e.into()))?;
-        let before = block(&watched());
+        mask(libc::SIG_BLOCK);
         // A caller that ignores this signal has passed that on, and children would end unseen.
         // SAFETY: SIG_DFL is a valid disposition, and nothing of sbx's handles the signal.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -78,7 +78,7 @@ impl Process {
             -1 => Err(failed(std::io::Error::last_os_error())),
             0 => {
                 drop(report);
-                let ending = prepare(limits, cgroup.as_ref(), parent, &before)
+                let ending = prepare(limits, cgroup.as_ref(), parent)
                     .map_or_else(|e| Exit::Failed(e.to_string()).into(), |()| body());
                 finish(writer, ending)
             }
@@ -189,12 +189,7 @@ pub fn limit_files(end: u32) -> Result<()> {
 }
 
 /// What the child does before the workload's turn.
-fn prepare(
-    limits: &ProcessLimits,
-    cgroup: Option<&Cgroup>,
-    parent: Pid,
-    mask: &libc::sigset_t,
-) -> Result<()> {
+fn prepare(limits: &ProcessLimits, cgroup: Option<&Cgroup>, parent: Pid) -> Result<()> {
     let ProcessLimits { cpu_time, data } = limits;
     process::set_parent_process_death_signal(Some(process::Signal::KILL))
         .map_err(|e| Error::host("tie the sandbox to its supervisor", e))?;
@@ -216,14 +211,16 @@ fn prepare(
     if let Some(limit) = *cpu_time {
         limit_cpu_time(limit)?;
     }
-    set_mask(mask);
+    // Not the mask that sbx was started with: what is passed on must arrive, and sbx may have blocked
+    // these already, for an earlier child.
+    mask(libc::SIG_UNBLOCK);
     // SAFETY: SIG_DFL is a valid disposition, and no other thread of the child exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     Ok(())
 }
 
 /// Has the kernel kill this process when it has used `limit` of processor time: `ITIMER_PROF` to
-/// the tick, its signal being deadly by default; `RLIMIT_CPU` a second later, as the second lock.
+/// the tick, its signal being deadly by default; `RLIMIT_CPU`, in whole seconds, as the second lock.
 fn limit_cpu_time(limit: Duration) -> Result<()> {
     let failed = |e| Error::host("limit the processor time", e);
     let mut value = libc::timeval {
@@ -239,8 +236,9 @@ fn limit_cpu_time(limit: Duration) -> Result<()> {
     if unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) } != 0 {
         return Err(failed(std::io::Error::last_os_error()));
     }
-    let seconds = Some(limit.as_secs().saturating_add(2));
-    process::setrlimit(Resource::Cpu, Rlimit { current: seconds, maximum: seconds })
+    let seconds = |more| Some(limit.as_secs().saturating_add(more));
+    // SIGXCPU names the reason; SIGKILL comes behind it.
+    process::setrlimit(Resource::Cpu, Rlimit { current: seconds(2), maximum: seconds(3) })
         .map_err(|e| failed(e.into()))
 }
 
@@ -269,17 +267,11 @@ fn watched() -> libc::sigset_t {
     set
 }
 
-/// Blocks `set` and returns the mask that was in force.
-fn block(set: &libc::sigset_t) -> libc::sigset_t {
-    let mut old = watched();
-    // SAFETY: both sets are initialized; the call cannot fail with SIG_BLOCK.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, &mut old) };
-    old
-}
-
-fn set_mask(mask: &libc::sigset_t) {
-    // SAFETY: the mask is initialized; the call cannot fail with SIG_SETMASK.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+/// Blocks or unblocks the watched signals.
+fn mask(how: libc::c_int) {
+    let set = watched();
+    // SAFETY: the set is initialized, `how` is one of the two, null asks for no old mask.
+    unsafe { libc::pthread_sigmask(how, &set, std::ptr::null_mut()) };
 }
 
 /// Takes the next watched signal, waiting at most `left` for it.
