@@ -86,3 +86,16 @@ fn calls_of_the_host_cost_fuel_too() {
         .status(124)
         .says_only(&["--fuel"]);
 }
+
+/// A refusal of memory that the workload coped with does not become the reason of its end.
+#[test]
+fn spent_fuel_is_the_reason_even_after_memory_was_refused() {
+    let dir = tempdir();
+    let module = r#"(module
+        (memory (export "memory") 1)
+        (func (export "_start")
+            (drop (memory.grow (i32.const 1000)))
+            (loop $l (br $l))))"#;
+    let run = Sbx::run(wat(dir.path(), module)).flags("--memory 1M --fuel 100000");
+    run.end().status(124).says_only(&["--fuel"]);
+}

@@ -117,8 +117,8 @@ fn overlay_limits(under: Limits, over: Limits) -> Limits {
 
 /// TOML's own rendering of an error spans lines and draws the source; one line is enough here.
 fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let line =
-        error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let newlines = |end: usize| text.bytes().take(end).filter(|b| *b == b'\n').count();
+    let line = error.span().map(|span| newlines(span.start) + 1);
     let message = error.message().replace('\n', " ");
     line.map_or(message.clone(), |line| format!("line {line}: {message}"))
 }

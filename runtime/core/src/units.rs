@@ -17,10 +17,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, suffix) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let suffix = suffix.to_ascii_uppercase();
-    let letter = suffix.trim_end_matches("IB").trim_end_matches('B');
-    let shift = match letter {
-        "" => 0,
-        _ => SUFFIXES.iter().find(|(c, _)| letter == c.to_string()).ok_or_else(wrong)?.1,
+    let unit = |c: &char| [format!("{c}"), format!("{c}B"), format!("{c}IB")].contains(&suffix);
+    let shift = match suffix.as_str() {
+        "" | "B" => 0,
+        _ => SUFFIXES.iter().find(|(c, _)| unit(c)).ok_or_else(wrong)?.1,
     };
     number.checked_mul(1 << shift).ok_or_else(|| format!("'{text}' is more than 16 EiB"))
 }
@@ -81,7 +81,19 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "M", "-1", "1.5G", "1X", "64 M", "99999999999999999999", "16777216T"] {
+        for text in [
+            "",
+            "M",
+            "-1",
+            "1.5G",
+            "1X",
+            "64 M",
+            "99999999999999999999",
+            "16777216T",
+            "64IB",
+            "1MIBIB",
+            "1BB",
+        ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert_eq!(format_size(64 << 20), "64 MiB");

@@ -204,11 +204,11 @@ impl Sandbox for WasmSandbox {
     }
 
     fn pause(&mut self) -> Result<()> {
-        self.signal(Signal(19))
+        self.signal(Signal::STOP)
     }
 
     fn resume(&mut self) -> Result<()> {
-        self.signal(Signal(18))
+        self.signal(Signal::CONT)
     }
 
     fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
@@ -350,13 +350,11 @@ impl Prepared {
         if error.downcast_ref::<OutputSpent>().is_some() {
             return Exit::Output(output.unwrap_or_default());
         }
-        if let Some(limit) = refused_memory {
-            return Exit::OutOfMemory(limit);
-        }
-        match error.downcast_ref::<Trap>() {
-            Some(Trap::OutOfFuel) => Exit::Fuel(fuel.unwrap_or_default()),
-            Some(trap) => Exit::Trap(trap.to_string().replace("wasm trap: ", "")),
-            None => Exit::Trap(error.root_cause().to_string().replace('\n', " ")),
+        match (error.downcast_ref::<Trap>(), refused_memory) {
+            (Some(Trap::OutOfFuel), _) => Exit::Fuel(fuel.unwrap_or_default()),
+            (_, Some(limit)) => Exit::OutOfMemory(limit),
+            (Some(trap), _) => Exit::Trap(trap.to_string().replace("wasm trap: ", "")),
+            (None, _) => Exit::Trap(error.root_cause().to_string().replace('\n', " ")),
         }
     }
 }

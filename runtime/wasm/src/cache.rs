@@ -155,13 +155,7 @@ impl Cache {
     fn at(dir: PathBuf) -> Result<Self> {
         let meta = match fs::symlink_metadata(&dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut builder = DirBuilder::new();
-                builder.recursive(true).mode(0o700);
-                for part in ["index", "code", "lock"] {
-                    builder
-                        .create(dir.join(part))
-                        .map_err(|e| Error::host(format!("create {}", dir.display()), e))?;
-                }
+                lay_out(&dir).map_err(|e| Error::host(format!("create {}", dir.display()), e))?;
                 fs::symlink_metadata(&dir)
             }
             found => found,
@@ -202,6 +196,8 @@ impl Cache {
 
     /// Holds off others who would compile the same workload, until the answer is dropped.
     pub(crate) fn lock(&self, key: &Key) -> io::Result<File> {
+        // Whatever cleaned part of the cache away, or was killed while making it, is mended here.
+        lay_out(&self.dir)?;
         let path = self.dir.join("lock").join(key.name());
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -309,6 +305,13 @@ impl Cache {
             .nth(2)
             .is_none_or(|object| !self.dir.join("code").join(object).exists())
     }
+}
+
+/// Makes the directories of a cache, as far as there are none.
+fn lay_out(dir: &Path) -> io::Result<()> {
+    ["index", "code", "lock"]
+        .iter()
+        .try_for_each(|part| DirBuilder::new().recursive(true).mode(0o700).create(dir.join(part)))
 }
 
 fn private(meta: &fs::Metadata) -> bool {

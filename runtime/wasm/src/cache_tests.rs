@@ -134,6 +134,17 @@ fn a_cache_that_others_can_enter_is_not_used() {
 }
 
 #[test]
+fn a_cache_of_which_part_is_gone_is_mended() {
+    for part in ["index", "code", "lock"] {
+        let f = Fixture::new();
+        fs::remove_dir_all(f.cache.dir.join(part)).unwrap();
+        drop(f.cache.lock(&f.key).unwrap());
+        f.publish();
+        assert!(f.found(), "without {part}");
+    }
+}
+
+#[test]
 fn a_file_that_has_just_changed_has_no_key() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("module");

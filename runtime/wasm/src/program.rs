@@ -83,26 +83,25 @@ pub(crate) fn load(
     let bytes = read(&mut file, path)?;
     let source = Source { path, bytes: &bytes, form: Form::of(&bytes, path)? };
     let key = Key::of_bytes(&bytes, variant);
-    let lock = cache.as_ref().and_then(|cache| match hit(&key) {
-        Some(_) => None,
-        None => cache.lock(&key).ok(),
-    });
-    let (program, origin) = match hit(&key) {
+    let found = match hit(&key) {
         Some(program) => (program, Origin::Cache),
         None => {
-            if source.form == Form::Module {
-                preview1::check_imports(&engine, &bytes)?;
+            // Whoever comes second finds what the first has compiled.
+            let lock = cache.as_ref().and_then(|cache| cache.lock(&key).ok());
+            match lock.as_ref().and_then(|_| hit(&key)) {
+                Some(program) => (program, Origin::Cache),
+                None => {
+                    let code = make(&engine, &source, variant, compiler, cache.as_ref(), &key)?;
+                    (code, Origin::Compiled)
+                }
             }
-            let code = make(&engine, &source, variant, compiler, cache.as_ref(), &key)?;
-            (code, Origin::Compiled)
         }
     };
-    drop(lock);
     if let (Some(cache), Some(file_key)) = (&cache, &file_key) {
         // The next start reads and hashes the file again if this fails.
         let _ = cache.alias(file_key, &key);
     }
-    Ok((program, origin))
+    Ok(found)
 }
 
 fn open(path: &Path) -> Result<(File, Metadata)> {
@@ -147,6 +146,9 @@ fn make(
     cache: Option<&Cache>,
     key: &Key,
 ) -> Result<Program> {
+    if source.form == Form::Module {
+        preview1::check_imports(engine, source.bytes)?;
+    }
     let compile = |out: &File| {
         compile::compile(source, variant, compiler.limits, compiler.progress, out)?;
         kind_of(out)
