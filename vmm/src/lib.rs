@@ -1,0 +1,9 @@
+//! The microVM backend: an embedded virtual machine monitor on KVM.
+//!
+//! The only crate that names KVM. A machine is first planned and then built from its plan; its devices
+//! are one file each below `device/`, what all virtio devices share is written once in `virtio/`, and
+//! all that makes a kernel start is in `boot/`.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod memory;
+pub mod virtio;

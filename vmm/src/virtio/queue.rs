@@ -1,0 +1,75 @@
+//! A queue of one device: rust-vmm's ring, and what all devices do with it.
+//!
+//! [`Queue::pop`] takes what the driver offers, [`Queue::push`] gives it back. A chain's bytes are read
+//! and written through [`Chain::reader`] and [`Chain::writer`], which cannot leave guest memory nor run
+//! past the chain, and which refuse chains of overlong or circular descriptors.
+
+use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{DescriptorChain, Queue as Ring, QueueOwnedT, QueueT, Reader, Writer};
+
+use super::DeviceError;
+use crate::memory::GuestMemory;
+
+/// One queue.
+#[derive(Debug)]
+pub struct Queue {
+    pub(super) ring: Ring,
+    /// Whether something was given back that the driver has not been told of.
+    pub(super) used: bool,
+}
+
+/// What the driver offers: first bytes to read, then room to write to.
+pub struct Chain<'a> {
+    chain: DescriptorChain<&'a GuestMemory>,
+    mem: &'a GuestMemory,
+}
+
+impl Queue {
+    /// A queue of at most `max_size` (a power of two up to 32768) entries.
+    pub fn new(max_size: u16) -> Result<Self, DeviceError> {
+        Ok(Self { ring: Ring::new(max_size)?, used: false })
+    }
+
+    /// Takes the next chain; nothing while the driver has not set the queue up, or offers none.
+    pub fn pop<'a>(&mut self, mem: &'a GuestMemory) -> Result<Option<Chain<'a>>, DeviceError> {
+        if !self.ring.ready() {
+            return Ok(None);
+        }
+        let chain = self.ring.iter(mem)?.next();
+        Ok(chain.map(|chain| Chain { chain, mem }))
+    }
+
+    /// Puts back the chain that was popped last, for want of the host.
+    pub fn unpop(&mut self) {
+        self.ring.go_to_previous_position();
+    }
+
+    /// Gives the chain with this head back to the driver, `written` bytes of it filled.
+    pub fn push(&mut self, mem: &GuestMemory, head: u16, written: u32) -> Result<(), DeviceError> {
+        self.ring.add_used(mem, head, written)?;
+        self.used = true;
+        Ok(())
+    }
+}
+
+impl<'a> Chain<'a> {
+    /// What [`Queue::push`] knows the chain by.
+    pub fn head(&self) -> u16 {
+        self.chain.head_index()
+    }
+
+    /// The bytes that the driver wrote for the device.
+    pub fn reader(&self) -> Result<Reader<'a>, DeviceError> {
+        Ok(self.chain.clone().reader(self.mem)?)
+    }
+
+    /// The room that the driver left for the device's answer.
+    pub fn writer(&self) -> Result<Writer<'a>, DeviceError> {
+        Ok(self.chain.clone().writer(self.mem)?)
+    }
+
+    /// The descriptors themselves, for devices whose protocol is about addresses (balloon).
+    pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> + 'a {
+        self.chain.clone()
+    }
+}
