@@ -5,9 +5,11 @@
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
+use sbx_core::machine::{Disk, Tap};
 use sbx_core::net::NetRule;
+use sbx_core::route::Kind;
 use sbx_core::units::{parse_cpus, parse_duration, parse_size};
-use sbx_core::{Limits, Volume};
+use sbx_core::{Limits, Machine, Volume};
 use sbx_wasm::CompileLimits;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
@@ -27,6 +29,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    /// Say what this host can do, and how to mend what it cannot
+    Doctor,
     Compile(CompileArgs),
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -61,6 +65,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    #[command(flatten)]
     pub(crate) compile: CompileLimitArgs,
     /// Call this exported function of a core module, and print what it returns
     #[arg(long, value_name = "FUNCTION")]
@@ -68,7 +74,8 @@ pub(crate) struct RunArgs {
     /// Say what would be run and with which grants, and do not run it
     #[arg(long)]
     pub(crate) explain: bool,
-    /// The program, and the arguments for it
+    /// The program, and the arguments for it. In a microVM it may also be a Linux kernel with the
+    /// guest's program behind it, or with --rootfs or a --disk image the path of a program in there
     #[arg(
         required = true,
         trailing_var_arg = true,
@@ -153,9 +160,10 @@ pub(crate) struct LimitArgs {
     /// Bytes written to standard output and error
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) output: Option<u64>,
-    /// Bytes written to volumes; a new file, directory or link counts as 4K
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub(crate) disk: Option<u64>,
+    /// A SIZE: bytes written to volumes; a new file, directory or link counts as 4K. A FILE: a disk
+    /// image for the microVM, read-only with :ro
+    #[arg(long, value_name = "SIZE|FILE[:ro]", value_parser = parse_disk)]
+    pub(crate) disk: Vec<DiskArg>,
     /// WebAssembly instructions, counted alike on every run
     #[arg(long, value_name = "NUMBER")]
     pub(crate) fuel: Option<u64>,
@@ -163,9 +171,94 @@ pub(crate) struct LimitArgs {
 
 impl LimitArgs {
     pub(crate) fn limits(&self) -> Limits {
-        let Self { memory, timeout, cpu_time, cpus, pids, fds, output, disk, fuel } = *self;
+        let Self { memory, timeout, cpu_time, cpus, pids, fds, output, ref disk, fuel } = *self;
+        let disk = disk.iter().rev().find_map(|disk| match disk {
+            DiskArg::Limit(bytes) => Some(*bytes),
+            DiskArg::Image(_) => None,
+        });
         Limits { memory, timeout, cpu_time, cpus, pids, fds, output, disk, fuel }
     }
+
+    pub(crate) fn images(&self) -> Vec<Disk> {
+        let images = self.disk.iter().filter_map(|disk| match disk {
+            DiskArg::Limit(_) => None,
+            DiskArg::Image(image) => Some(image.clone()),
+        });
+        images.collect()
+    }
+}
+
+/// What `--disk` is about: how much may be written, or an image to write to.
+#[derive(Clone, Debug)]
+pub(crate) enum DiskArg {
+    Limit(u64),
+    Image(Disk),
+}
+
+/// Reads what can be a size as one; a file of such a name is `./64M`.
+fn parse_disk(text: &str) -> Result<DiskArg, String> {
+    match parse_size(text) {
+        Ok(bytes) => Ok(DiskArg::Limit(bytes)),
+        Err(_) => text.parse().map(DiskArg::Image),
+    }
+}
+
+/// The machine around a workload that needs one.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Machine, for workloads that need one")]
+pub(crate) struct MachineArgs {
+    /// Run in a microVM, whatever the workload is
+    #[arg(long, conflicts_with = "wasm")]
+    vm: bool,
+    /// Run in a WebAssembly sandbox, whatever the workload is
+    #[arg(long)]
+    wasm: bool,
+    /// The guest's kernel, for workloads that are none [default: an installed one]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    kernel: Option<PathBuf>,
+    /// Make a directory the guest's root; what the guest writes there stays in its memory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    rootfs: Option<PathBuf>,
+    /// Boot this initial RAM disk in place of sbx's own, on the console
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    initrd: Option<PathBuf>,
+    /// Add these words to the kernel's command line
+    #[arg(long, value_name = "WORDS")]
+    cmdline: Option<String>,
+    /// Run as this user of the guest: a name, UID or UID:GID
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// The guest's name for itself
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Give the guest an interface: none, or tap=NAME[,ip=ADDRESS/PREFIX][,gateway=ADDRESS]
+    #[arg(long, value_name = "NETWORK", value_parser = parse_net)]
+    net: Option<Net>,
+}
+
+impl MachineArgs {
+    /// The kind of sandbox that was asked for.
+    pub(crate) fn backend(&self) -> Option<Kind> {
+        match (self.vm, self.wasm) {
+            (true, _) => Some(Kind::Vm),
+            (_, true) => Some(Kind::Wasm),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn machine(self, disks: Vec<Disk>) -> Machine {
+        let Self { vm: _, wasm: _, kernel, rootfs, initrd, cmdline, user, hostname, net } = self;
+        let net = net.and_then(|Net(tap)| tap);
+        Machine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net }
+    }
+}
+
+/// `--net`: nothing, or an interface.
+#[derive(Clone, Debug)]
+struct Net(Option<Tap>);
+
+fn parse_net(text: &str) -> Result<Net, String> {
+    if text == "none" { Ok(Net(None)) } else { text.parse().map(|tap| Net(Some(tap))) }
 }
 
 /// What compiling the workload may cost.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sbx_core::units::format_size;
-use sbx_wasm::cache::{Cache, Entry};
+use sbx_host::cache::{Cache, Entry};
 use std::time::{Duration, SystemTime};
 
 use crate::args::{CacheCommand, Format};

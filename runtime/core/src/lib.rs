@@ -12,8 +12,10 @@ pub mod exit;
 pub mod fake;
 pub mod lifecycle;
 pub mod limits;
+pub mod machine;
 pub mod net;
 pub mod policy;
+pub mod route;
 pub mod spec;
 pub mod units;
 
@@ -22,4 +24,5 @@ pub use error::{Error, Result};
 pub use exit::Exit;
 pub use lifecycle::{Lifecycle, State};
 pub use limits::Limits;
+pub use machine::Machine;
 pub use spec::{Spec, Volume};

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::machine::{Disk, Machine, Tap};
 use crate::{Error, Limits, Result, Spec, Volume, net::NetRule, spec, units};
 
 /// Grants and limits, from a file or from flags.
@@ -39,6 +40,9 @@ pub struct Policy {
     /// What it may use.
     #[serde(deserialize_with = "parse_limits")]
     pub limits: Limits,
+    /// The machine around it; relative paths start at the policy file.
+    #[serde(deserialize_with = "parse_machine")]
+    pub machine: Machine,
 }
 
 impl Policy {
@@ -54,15 +58,18 @@ impl Policy {
             Error::Refused(format!("the policy {name} is wrong: {}", one_line(&e, &text)))
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for volume in &mut policy.volumes {
-            volume.host = folder.join(&volume.host);
+        let Machine { kernel, rootfs, disks, initrd, .. } = &mut policy.machine;
+        let hosts = policy.volumes.iter_mut().map(|v| &mut v.host);
+        let machine = [kernel, rootfs, initrd].into_iter().flatten();
+        for path in hosts.chain(machine).chain(disks.iter_mut().map(|d| &mut d.file)) {
+            *path = folder.join(&path);
         }
         Ok(policy)
     }
 
     /// Lays `over` on top of this one: what it says wins, the rest is added.
     pub fn overlay(mut self, over: Self) -> Self {
-        let Self { volumes, env, workdir, allow_net, listen, stdin, tty, limits } = over;
+        let Self { volumes, env, workdir, allow_net, listen, stdin, tty, limits, machine } = over;
         self.volumes.retain(|old| volumes.iter().all(|new| new.guest != old.guest));
         self.volumes.extend(volumes);
         self.env.retain(|(old, _)| env.iter().all(|(new, _)| new != old));
@@ -73,12 +80,13 @@ impl Policy {
         self.stdin |= stdin;
         self.tty |= tty;
         self.limits = overlay_limits(self.limits, limits);
+        self.machine = self.machine.overlay(machine);
         self
     }
 
     /// Puts the grants and limits into `spec`.
     pub fn apply(self, spec: &mut Spec) -> Result<()> {
-        let Self { volumes, env, workdir, allow_net, listen, stdin, tty, limits } = self;
+        let Self { volumes, env, workdir, allow_net, listen, stdin, tty, limits, machine } = self;
         for (i, volume) in volumes.iter().enumerate() {
             if volumes[..i].iter().any(|v| v.guest == volume.guest) {
                 let guest = &volume.guest;
@@ -96,6 +104,7 @@ impl Policy {
         spec.stdin = stdin;
         spec.tty = tty;
         spec.limits = limits;
+        spec.machine = machine;
         Ok(())
     }
 }
@@ -182,6 +191,31 @@ fn parse_limits<'de, D: serde::Deserializer<'de>>(
     })
 }
 
+/// The `[machine]` table as it is written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct WrittenMachine {
+    kernel: Option<PathBuf>,
+    rootfs: Option<PathBuf>,
+    #[serde(deserialize_with = "parse_list")]
+    disks: Vec<Disk>,
+    initrd: Option<PathBuf>,
+    cmdline: Option<String>,
+    user: Option<String>,
+    hostname: Option<String>,
+    net: Option<String>,
+}
+
+fn parse_machine<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Machine, D::Error> {
+    let WrittenMachine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net } =
+        WrittenMachine::deserialize(from)?;
+    let net = net.filter(|net| net != "none");
+    let net = net.map(|net| net.parse::<Tap>().map_err(|e| bad(&net, e))).transpose()?;
+    Ok(Machine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,12 +245,22 @@ mod tests {
             output = "1M"
             disk = "16M"
             fuel = 1000
+            [machine]
+            kernel = "vmlinux"
+            rootfs = "root"
+            disks = ["data.img:ro"]
+            initrd = "initrd"
+            cmdline = "debug"
+            user = "1000:1000"
+            hostname = "guest"
+            net = "tap=t0"
             "#,
         )
         .unwrap();
         assert!(p.volumes[0].read_only && p.stdin && p.tty);
         assert_eq!(p.limits.describe().len(), 9);
         assert_eq!(p.limits.cpus, Some(500));
+        assert_eq!(p.machine.named().len(), 8);
     }
 
     #[test]
@@ -229,6 +273,8 @@ mod tests {
             "[limits]\nmemory = 64",
             "[limits]\ncpus = 0",
             "stdin = 'yes'",
+            "[machine]\nnet = 'bridge'",
+            "[machine]\ninit = '/sbin/init'",
             "= broken",
         ] {
             let error = policy(text).unwrap_err();

@@ -7,13 +7,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::Limits;
+use crate::machine::Machine;
 use crate::net::NetRule;
+use crate::route::Kind;
 
 /// A request for one sandbox.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// The file to run. What it is is decided from its bytes.
     pub workload: PathBuf,
+    /// The kind of sandbox that was asked for; decided from the workload if none was.
+    pub backend: Option<Kind>,
     /// The workload's arguments, without its name.
     pub args: Vec<OsString>,
     /// The exported function to call in place of the program's entry point (wasm reactors).
@@ -34,6 +38,8 @@ pub struct Spec {
     pub tty: bool,
     /// What it may use.
     pub limits: Limits,
+    /// The machine around the workload, where it needs one.
+    pub machine: Machine,
 }
 
 /// A host directory inside a sandbox.

@@ -4,6 +4,7 @@
 //! engine is doing, the kernel counts what it uses, and what it leaves behind goes with it.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod cache;
 pub mod cgroup;
 pub mod landlock;
 pub mod process;

@@ -40,6 +40,11 @@ pub struct WasmBackend {
 
 impl Backend for WasmBackend {
     fn create(&self, spec: &Spec) -> Result<Box<dyn Sandbox>> {
+        if let Some(flag) = spec.machine.named().first() {
+            return Err(Error::Refused(format!(
+                "{flag} is about a machine, and a WASI program runs without one; leave it out"
+            )));
+        }
         let cgroup = enforceable(&spec.limits)?;
         let texts = Texts::of(spec)?;
         let volumes = volumes::open(spec)?;

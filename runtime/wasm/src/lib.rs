@@ -2,7 +2,7 @@
 //!
 //! How a workload comes to run:
 //!
-//! 1. [`program`] finds its machine code: in the [`cache`], or by having [`compile`] make it in a
+//! 1. [`program`] finds its machine code: in sbx's cache, or by having [`compile`] make it in a
 //!    separate process, after [`form`] has said what the file is.
 //! 2. [`preview1`] (core modules) or [`preview2`] (components) links exactly what it imports.
 //! 3. [`backend`] forks a process, which instantiates and runs it there.
@@ -14,7 +14,6 @@
 //! wasmtime.
 
 mod backend;
-pub mod cache;
 pub mod compile;
 mod engine;
 pub mod explain;

@@ -1,6 +1,7 @@
 //! From a file to machine code that is mapped and ready: by the cache, or by compiling.
 
 use sbx_core::{Error, Result};
+use sbx_host::cache::{Cache, Key};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -8,7 +9,6 @@ use std::path::Path;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
-use crate::cache::{Cache, Key, Kind};
 use crate::compile::{self, CompileLimits, Progress, Source};
 use crate::engine::{self, Variant};
 use crate::form::Form;
@@ -16,6 +16,11 @@ use crate::preview1;
 
 /// The largest workload that is read: larger ones are no programs.
 const LARGEST: u64 = 1 << 30;
+
+/// The cache's words for what wasmtime makes.
+const MODULE: &str = "module";
+const COMPONENT: &str = "component";
+const KINDS: &[&str] = &[MODULE, COMPONENT];
 
 /// A program's machine code.
 pub(crate) enum Program {
@@ -75,14 +80,14 @@ pub(crate) fn load(
     let engine = engine::runner(variant)?;
     // Without a cache sbx works as well, only slower.
     let cache = Cache::open().ok();
-    let file_key = Key::of_file(&meta, variant);
-    let hit = |key: &Key| map(&engine, cache.as_ref()?.find(key)?);
+    let file_key = Key::of_file(&meta, variant.name());
+    let hit = |key: &Key| map(&engine, cache.as_ref()?.find(key, KINDS)?);
     if let Some(program) = file_key.as_ref().and_then(hit) {
         return Ok((program, Origin::Cache));
     }
     let bytes = read(&mut file, path)?;
     let source = Source { path, bytes: &bytes, form: Form::of(&bytes, path)? };
-    let key = Key::of_bytes(&bytes, variant);
+    let key = Key::of_bytes(&bytes, variant.name());
     let found = match hit(&key) {
         Some(program) => (program, Origin::Cache),
         None => {
@@ -158,7 +163,7 @@ fn make(
         let kind = compile(&draft.file)?;
         if cache.publish(key, kind, &draft).is_ok() {
             // A cache on a file system that forbids execution is of no use; memory is next.
-            if let Some(program) = cache.find(key).and_then(|found| map(engine, found)) {
+            if let Some(program) = cache.find(key, KINDS).and_then(|found| map(engine, found)) {
                 return Ok(program);
             }
         }
@@ -170,17 +175,17 @@ fn make(
     map(engine, (kind, file)).ok_or_else(lost)
 }
 
-fn kind_of(code: &File) -> Result<Kind> {
+fn kind_of(code: &File) -> Result<&'static str> {
     match Engine::detect_precompiled_file(path_of(code)) {
-        Ok(Some(Precompiled::Component)) => Ok(Kind::Component),
-        Ok(Some(Precompiled::Module)) => Ok(Kind::Module),
+        Ok(Some(Precompiled::Component)) => Ok(COMPONENT),
+        Ok(Some(Precompiled::Module)) => Ok(MODULE),
         _ => Err(Error::Refused("the compiler wrote no code".into())),
     }
 }
 
 /// Maps code; nothing if this engine did not make it.
 #[allow(unsafe_code, reason = "running machine code from a file cannot be made safe by types")]
-fn map(engine: &Engine, (kind, file): (Kind, File)) -> Option<Program> {
+fn map(engine: &Engine, (kind, file): (&str, File)) -> Option<Program> {
     // SAFETY: the file was written by sbx's own compiler process and has been neither written to nor
     // replaced since: it lies in a directory that only this user can enter and has the identity that
     // it had when it was put there (`Cache::find`), or it is an unnamed file that only this process
@@ -188,9 +193,10 @@ fn map(engine: &Engine, (kind, file): (Kind, File)) -> Option<Program> {
     let module = |file| unsafe { Module::deserialize_open_file(engine, file) };
     // SAFETY: as above; the path names the open file, not a name that could be replaced.
     let component = |path: String| unsafe { Component::deserialize_file(engine, path) };
-    match kind {
-        Kind::Module => module(file).map(Program::Module).ok(),
-        Kind::Component => component(path_of(&file)).map(Program::Component).ok(),
+    if kind == MODULE {
+        module(file).map(Program::Module).ok()
+    } else {
+        component(path_of(&file)).map(Program::Component).ok()
     }
 }
 

@@ -1,18 +1,19 @@
-//! The cache of compiled code: what makes every start but a module's first one fast.
+//! The cache of code made ready, compiled WebAssembly and unpacked kernels: what makes every start but
+//! a workload's first one fast.
 //!
 //! ```text
 //! $XDG_CACHE_HOME/sbx/     0700, or it is not used
 //!   index/KEY              a record: kind of code, object, and the object's identity
-//!   code/KEY               machine code, mapped when it is run
-//!   lock/KEY               held while KEY is compiled
+//!   code/KEY               code, mapped when it is run
+//!   lock/KEY               held while KEY is made
 //! ```
 //!
 //! A key is the digest of a workload's bytes, or what git's index keeps for a file (device, inode,
 //! size, times), so that a hit reads nothing of the workload. Either key names a record, which names
 //! the code together with the identity that its file had when sbx put it there. Code runs only if it
 //! still has exactly that identity (every write and every rename changes the inode's ctime), is this
-//! user's, and cannot be written by others; and wasmtime then checks that this engine made it. So a
-//! file that was cut short, overwritten, or copied here from elsewhere is compiled anew.
+//! user's, and cannot be written by others. So a file that was cut short, overwritten, or copied here
+//! from elsewhere is made anew. That an engine made its code itself is for the engine to check.
 //!
 //! Files appear by rename, and records after code, so that a reader sees whole ones or none.
 
@@ -23,8 +24,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use crate::engine::Variant;
 
 /// Precedes every record: what one means changes with this.
 const FORMAT: &str = concat!("1-", env!("CARGO_PKG_VERSION"));
@@ -38,27 +37,21 @@ pub struct Cache {
     dir: PathBuf,
 }
 
-/// The kinds of machine code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Module,
-    Component,
-}
-
-/// What a record is found by, as the name of its file.
+/// What a record is found by, as the name of its file. One workload has a key for each `variant` that
+/// its code is made in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key(String);
+pub struct Key(String);
 
 impl Key {
     /// For a workload by its bytes.
-    pub(crate) fn of_bytes(bytes: &[u8], variant: Variant) -> Self {
+    pub fn of_bytes(bytes: &[u8], variant: &str) -> Self {
         let digest = blake3::hash(bytes).to_hex();
-        Self(format!("{}-{}", &digest[..32], variant.name()))
+        Self(format!("{}-{variant}", &digest[..32]))
     }
 
     /// For a workload by its file, if that has been left alone long enough for its times to tell
     /// every later change. There is nothing to digest: the identity itself is a name.
-    pub(crate) fn of_file(meta: &fs::Metadata, variant: Variant) -> Option<Self> {
+    pub fn of_file(meta: &fs::Metadata, variant: &str) -> Option<Self> {
         let changed = Duration::new(
             u64::try_from(meta.ctime().max(meta.mtime())).ok()?,
             u32::try_from(meta.ctime_nsec().max(meta.mtime_nsec())).ok()?,
@@ -66,8 +59,7 @@ impl Key {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let [dev, ino, size, mtime, mtime_ns, ctime, ctime_ns] = Identity::of(meta).0;
         let name = format!(
-            "{dev:x}-{ino:x}-{size:x}-{mtime:x}-{mtime_ns:x}-{ctime:x}-{ctime_ns:x}-{}",
-            variant.name()
+            "{dev:x}-{ino:x}-{size:x}-{mtime:x}-{mtime_ns:x}-{ctime:x}-{ctime_ns:x}-{variant}"
         );
         (changed + SETTLED < now).then_some(Self(name))
     }
@@ -112,8 +104,9 @@ impl std::fmt::Display for Identity {
 
 /// Code that is being written.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) file: File,
+pub struct Draft {
+    /// Where it is written to.
+    pub file: File,
     path: PathBuf,
 }
 
@@ -128,7 +121,7 @@ impl Drop for Draft {
 pub struct Entry {
     /// Digest of the workload and of the engine's settings.
     pub name: String,
-    /// Bytes of machine code.
+    /// Bytes of code.
     pub size: u64,
     /// When it was last run, as far as the file system keeps access times.
     #[serde(serialize_with = "rfc3339")]
@@ -170,16 +163,12 @@ impl Cache {
         Ok(Self { dir })
     }
 
-    /// Finds code, opened for mapping.
-    pub(crate) fn find(&self, key: &Key) -> Option<(Kind, File)> {
+    /// Finds code of one of `kinds`, opened for mapping.
+    pub fn find(&self, key: &Key, kinds: &[&'static str]) -> Option<(&'static str, File)> {
         let record = fs::read_to_string(self.dir.join("index").join(key.name())).ok()?;
         let mut words = record.split_whitespace();
         let (format, kind, object) = (words.next()?, words.next()?, words.next()?);
-        let kind = match kind {
-            "module" => Kind::Module,
-            "component" => Kind::Component,
-            _ => return None,
-        };
+        let kind = kinds.iter().find(|k| **k == kind)?;
         let identity = Identity::parse(&mut words)?;
         if format != FORMAT || Path::new(object).file_name() != Some(OsStr::new(object)) {
             return None;
@@ -191,11 +180,11 @@ impl Cache {
             .ok()?;
         let meta = file.metadata().ok()?;
         (meta.is_file() && private(&meta) && Identity::of(&meta) == identity)
-            .then_some((kind, file))
+            .then_some((*kind, file))
     }
 
-    /// Holds off others who would compile the same workload, until the answer is dropped.
-    pub(crate) fn lock(&self, key: &Key) -> io::Result<File> {
+    /// Holds off others who would make the same code, until the answer is dropped.
+    pub fn lock(&self, key: &Key) -> io::Result<File> {
         // Whatever cleaned part of the cache away, or was killed while making it, is mended here.
         lay_out(&self.dir)?;
         let path = self.dir.join("lock").join(key.name());
@@ -206,7 +195,7 @@ impl Cache {
     }
 
     /// Begins a file of code.
-    pub(crate) fn draft(&self, key: &Key) -> io::Result<Draft> {
+    pub fn draft(&self, key: &Key) -> io::Result<Draft> {
         let name = format!(".{}-{}", key.name(), std::process::id());
         let path = self.dir.join("code").join(name);
         let file = OpenOptions::new()
@@ -219,24 +208,20 @@ impl Cache {
         Ok(Draft { file, path })
     }
 
-    /// Publishes a draft under `key`.
-    pub(crate) fn publish(&self, key: &Key, kind: Kind, draft: &Draft) -> io::Result<()> {
+    /// Publishes a draft under `key`, as code of `kind` (a word).
+    pub fn publish(&self, key: &Key, kind: &str, draft: &Draft) -> io::Result<()> {
         let object = key.name().to_owned();
         fs::rename(&draft.path, self.dir.join("code").join(&object))?;
         self.record(key, kind, &object, &draft.file.metadata()?)
     }
 
     /// Lets `key` find the code that `found_by` finds.
-    pub(crate) fn alias(&self, key: &Key, found_by: &Key) -> io::Result<()> {
+    pub fn alias(&self, key: &Key, found_by: &Key) -> io::Result<()> {
         let index = self.dir.join("index");
         self.replace(&index.join(key.name()), &fs::read(index.join(found_by.name()))?)
     }
 
-    fn record(&self, key: &Key, kind: Kind, object: &str, meta: &fs::Metadata) -> io::Result<()> {
-        let kind = match kind {
-            Kind::Module => "module",
-            Kind::Component => "component",
-        };
+    fn record(&self, key: &Key, kind: &str, object: &str, meta: &fs::Metadata) -> io::Result<()> {
         let record = format!("{FORMAT} {kind} {object} {}\n", Identity::of(meta));
         self.replace(&self.dir.join("index").join(key.name()), record.as_bytes())
     }
