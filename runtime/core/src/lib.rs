@@ -15,6 +15,7 @@ pub mod limits;
 pub mod machine;
 pub mod net;
 pub mod policy;
+pub mod quota;
 pub mod route;
 pub mod spec;
 pub mod units;

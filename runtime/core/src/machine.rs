@@ -110,9 +110,8 @@ impl FromStr for Tap {
 
     /// Reads `tap=NAME[,ip=ADDRESS/PREFIX][,gateway=ADDRESS]`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| {
-            format!("{what}; write none, or tap=NAME,ip=10.0.0.2/24,gateway=10.0.0.1")
-        };
+        let wrong =
+            |what: &str| format!("{what}; write none, or tap=NAME,ip=10.0.0.2/24,gateway=10.0.0.1");
         let mut tap = Self { name: String::new(), address: None, gateway: None };
         for part in text.split(',') {
             let (key, value) = part

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod landlock;
 pub mod process;
 pub mod terminal;
+pub mod volumes;
 
 pub use cgroup::Cgroup;
 pub use process::{Process, ProcessLimits};

@@ -22,10 +22,10 @@ use crate::memory::MemoryBudget;
 use crate::network::NetworkRules;
 use crate::notes::Notes;
 use crate::program::{self, Compiler, Program};
-use crate::quota::Quota;
 use crate::stdio::{Input, Output, OutputSpent};
 use crate::volumes::{self, Open};
 use crate::{invoke, preview1, preview2};
+use sbx_core::quota::Quota;
 
 /// A WebAssembly page, in bytes.
 const PAGE: u64 = 65_536;

@@ -7,7 +7,7 @@
 //! 2. [`preview1`] (core modules) or [`preview2`] (components) links exactly what it imports.
 //! 3. [`backend`] forks a process, which instantiates and runs it there.
 //!
-//! What it may do is decided in few places: [`memory`] (memory and tables), [`quota`] (disk),
+//! What it may do is decided in few places: [`memory`] (memory and tables), [`sbx_core::quota`] (disk),
 //! [`stdio`] (output), [`network`], and wasmtime-wasi's own file-system code below [`volumes`].
 //!
 //! Not here: threads, WASI preview 3, wasi-http and wasi-nn. This is the only crate that names
@@ -25,7 +25,6 @@ mod notes;
 mod preview1;
 mod preview2;
 pub mod program;
-mod quota;
 mod stdio;
 mod volumes;
 

@@ -25,7 +25,7 @@ use wiggle::GuestMemory;
 
 use crate::memory::MemoryBudget;
 use crate::notes::Notes;
-use crate::quota::{ENTRY, Quota};
+use sbx_core::quota::{ENTRY, Quota};
 
 const MODULE: &str = "wasi_snapshot_preview1";
 

@@ -21,7 +21,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 use crate::memory::MemoryBudget;
 use crate::network::{self, NetworkRules, NetworkView};
 use crate::notes::Notes;
-use crate::quota::Quota;
+use sbx_core::quota::Quota;
 
 /// The state of a store that runs a component.
 pub(crate) struct State {

@@ -5,7 +5,6 @@
 //! beneath it (`openat2` with `RESOLVE_BENEATH` where the kernel has it), with the permissions that
 //! the grant gave.
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use sbx_core::{Error, Result, Spec, spec::volume_of};
 use sbx_host::landlock::Reachable;
@@ -32,19 +31,7 @@ pub(crate) fn open(spec: &Spec) -> Result<Vec<Open>> {
     let mut opened = Vec::new();
     let mut dirs = Vec::new();
     for volume in &spec.volumes {
-        let host = volume.host.display();
-        let dir = Dir::open_ambient_dir(&volume.host, ambient_authority()).map_err(|e| match e
-            .kind()
-        {
-            std::io::ErrorKind::NotFound => Error::Refused(format!(
-                "the volume's host side, {host}, does not exist; create it first"
-            )),
-            std::io::ErrorKind::NotADirectory => Error::Refused(format!(
-                "the volume's host side, {host}, is not a directory; share the directory that \
-                     it is in"
-            )),
-            _ => Error::host(format!("open the volume {host}"), e),
-        })?;
+        let dir = Dir::from(sbx_host::volumes::open("volume", &volume.host)?);
         dirs.push(dir);
     }
     let start = spec.workdir.as_deref().map(|path| workdir(spec, &dirs, path)).transpose()?;

@@ -19,7 +19,7 @@ use wasmtime_wasi::p2::{
 
 use super::State;
 use crate::notes::Notes;
-use crate::quota::{ENTRY, Full, Quota};
+use sbx_core::quota::{ENTRY, Full, Quota};
 
 /// Defines the interface.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {

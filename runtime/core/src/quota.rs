@@ -8,27 +8,32 @@
 use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering};
 
 /// What an entry in a directory is counted as, in bytes: a block of most file systems.
-pub(crate) const ENTRY: u64 = 4096;
+pub const ENTRY: u64 = 4096;
 
 /// What is left of the limit; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Quota(Option<Arc<AtomicU64>>);
+pub struct Quota(Option<Arc<AtomicU64>>);
 
 /// The workload asked for more than is left.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub struct Full;
 
 impl Quota {
-    pub(crate) fn new(limit: Option<u64>) -> Self {
+    /// A quota of `limit` bytes, or none.
+    pub fn new(limit: Option<u64>) -> Self {
         Self(limit.map(|bytes| Arc::new(AtomicU64::new(bytes))))
     }
 
-    pub(crate) fn is_unlimited(&self) -> bool {
+    /// Whether nothing is counted.
+    pub fn is_unlimited(&self) -> bool {
         self.0.is_none()
     }
 
     /// Takes `bytes` from what is left, or nothing.
-    pub(crate) fn take(&self, bytes: u64) -> Result<(), Full> {
+    ///
+    /// # Errors
+    /// When less is left.
+    pub fn take(&self, bytes: u64) -> Result<(), Full> {
         let Some(left) = &self.0 else { return Ok(()) };
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
             .map(|_| ())
@@ -36,7 +41,7 @@ impl Quota {
     }
 
     /// Gives back what was taken and then not written.
-    pub(crate) fn give_back(&self, bytes: u64) {
+    pub fn give_back(&self, bytes: u64) {
         if let Some(left) = &self.0 {
             left.fetch_add(bytes, Ordering::Relaxed);
         }
