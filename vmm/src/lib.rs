@@ -5,5 +5,9 @@
 //! all that makes a kernel start is in `boot/`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod boot;
+pub mod bus;
+pub mod end;
+pub mod kvm;
 pub mod memory;
 pub mod virtio;

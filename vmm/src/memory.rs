@@ -1,4 +1,134 @@
 //! Guest memory: the only file that maps it, and so the only one here with `mmap`'s `unsafe`.
+//!
+//! A guest's memory is anonymous and private to its process: pages exist once they are touched, large
+//! ones where the host has them. The kernel's image is not copied into it but mapped over it, copy on
+//! write, so that guests of one kernel share what they do not change and a start copies nothing.
+//!
+//! Mappings are never undone: the process is the machine, and the memory goes when it ends.
+#![allow(unsafe_code, reason = "mapping memory cannot be made safe by types")]
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::fs::File;
+use std::io;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// The memory of a guest, as every device sees it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// Host addresses that have the guest's alignment to this let both sides use large pages.
+const HUGE: usize = 2 << 20;
+
+/// Makes memory of these ranges: guest address and length, both multiples of the page size.
+///
+/// # Errors
+/// When the host refuses the address space, or ranges overlap.
+pub fn allocate(ranges: &[(u64, u64)]) -> io::Result<GuestMemory> {
+    let regions = ranges.iter().map(|&(start, len)| region(start, len));
+    let regions = regions.collect::<io::Result<Vec<_>>>()?;
+    GuestMemory::from_regions(regions).map_err(io::Error::other)
+}
+
+fn region(start: u64, len: u64) -> io::Result<GuestRegionMmap<()>> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    let reserved = len.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: without FIXED the kernel chooses a place that nothing else has; nothing points into it
+    // yet.
+    let base = unsafe {
+        rustix::mm::mmap_anonymous(std::ptr::null_mut(), reserved, ProtFlags::empty(), flags)
+    }?;
+    let aligned = base.map_addr(|base| base.next_multiple_of(HUGE));
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the range lies within the reservation made above, which nothing else uses.
+    unsafe { rustix::mm::mprotect(aligned, len, prot_of(prot)) }?;
+    // Not an error where the host has no large pages.
+    // SAFETY: advice on memory that was mapped above and that holds nothing yet.
+    let _ = unsafe { rustix::mm::madvise(aligned, len, Advice::LinuxHugepage) };
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+    // SAFETY: the range is mapped readable and writable, and stays so for the process's whole life.
+    let mapping = unsafe { MmapRegion::build_raw(aligned.cast(), len, prot, flags) };
+    let mapping = mapping.map_err(io::Error::other)?;
+    GuestRegionMmap::new(mapping, GuestAddress(start))
+        .ok_or_else(|| io::Error::other("guest memory ends behind the address space"))
+}
+
+fn prot_of(prot: ProtFlags) -> rustix::mm::MprotectFlags {
+    rustix::mm::MprotectFlags::from_bits_retain(prot.bits())
+}
+
+/// Puts `len` bytes of `file` from `offset` on at `address`, copy on write. All three are multiples of
+/// the page size. The file must not shrink while the guest lives: touching what is gone would kill it.
+///
+/// # Errors
+/// When the range is not in guest memory, or the file cannot be mapped.
+pub fn map_file(
+    mem: &GuestMemory,
+    address: u64,
+    file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    let host = host_range(mem, address, len)?;
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+    // SAFETY: the range was found to be guest memory of this process, whose content nobody relies on
+    // before the guest runs, and which stays readable and writable.
+    unsafe { rustix::mm::mmap(host.cast(), len, prot, flags, file, offset) }?;
+    Ok(())
+}
+
+/// Gives the pages of a range back to the host; the guest finds zeros there. Only whole pages are.
+///
+/// # Errors
+/// When the range is not in guest memory.
+pub fn discard(mem: &GuestMemory, address: u64, len: usize) -> io::Result<()> {
+    let host = host_range(mem, address, len)?;
+    // SAFETY: the range was found to be guest memory, which stays mapped; that its content turns to
+    // zeros is what the guest asked for, and devices take any content.
+    unsafe { rustix::mm::madvise(host.cast(), len, Advice::LinuxDontNeed) }?;
+    Ok(())
+}
+
+/// Where the host has a range of guest memory, all of which must be in one region.
+fn host_range(mem: &GuestMemory, address: u64, len: usize) -> io::Result<*mut u8> {
+    let outside = || io::Error::new(io::ErrorKind::InvalidInput, "not in guest memory");
+    let region = mem.find_region(GuestAddress(address)).ok_or_else(outside)?;
+    let start = address - region.start_addr().0;
+    let end = start.checked_add(len as u64).ok_or_else(outside)?;
+    if end > region.len() {
+        return Err(outside());
+    }
+    region.get_host_address(vm_memory::MemoryRegionAddress(start)).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use vm_memory::Bytes;
+
+    #[test]
+    fn a_file_is_mapped_copy_on_write() {
+        let mem = allocate(&[(0, 1 << 20), (4 << 30, 1 << 20)]).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 8192]).unwrap();
+        map_file(&mem, 4096, &file, 4096, 4096).unwrap();
+        let at = |address| mem.read_obj::<u8>(GuestAddress(address)).unwrap();
+        assert_eq!([at(4095), at(4096), at(8191), at(8192)], [0, 7, 7, 0]);
+        mem.write_obj(9u8, GuestAddress(4096)).unwrap();
+        discard(&mem, 4 << 30, 4096).unwrap();
+        let mut content = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut content).unwrap();
+        assert!(content.iter().all(|b| *b == 7));
+    }
+
+    #[test]
+    fn nothing_outside_is_touched() {
+        let mem = allocate(&[(0, 1 << 20)]).unwrap();
+        assert!(discard(&mem, 1 << 20, 4096).is_err());
+        assert!(discard(&mem, (1 << 20) - 4096, 8192).is_err());
+        assert!(discard(&mem, 4096, usize::MAX).is_err());
+    }
+}
