@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod bus;
+pub mod device;
 pub mod end;
 pub mod kvm;
 pub mod memory;

@@ -6,6 +6,8 @@
 //! which the transport sets `DEVICE_NEEDS_RESET` and leaves the device alone until the driver resets it.
 
 pub mod queue;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::os::fd::RawFd;
 
