@@ -25,7 +25,7 @@ use crate::Cgroup;
 const REPORT_MAX: u64 = 32 * 1024;
 
 /// The signals that a caller of sbx means for the workload.
-const FORWARDED: [i32; 6] =
+pub(crate) const FORWARDED: [i32; 6] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 
 /// What the kernel holds a sandbox's process to.
@@ -221,7 +221,15 @@ fn prepare(limits: &ProcessLimits, cgroup: Option<&Cgroup>, parent: Pid) -> Resu
 
 /// Has the kernel kill this process when it has used `limit` of processor time: `ITIMER_PROF` to
 /// the tick, its signal being deadly by default; `RLIMIT_CPU`, in whole seconds, as the second lock.
-fn limit_cpu_time(limit: Duration) -> Result<()> {
+///
+/// What the process has used already is not counted. A process that takes over [`CPU_TIME`] hears of
+/// the end, and has two seconds to end itself.
+///
+/// [`CPU_TIME`]: crate::signals::CPU_TIME
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn limit_cpu_time(limit: Duration) -> Result<()> {
     let failed = |e| Error::host("limit the processor time", e);
     let mut value = libc::timeval {
         tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -236,7 +244,9 @@ fn limit_cpu_time(limit: Duration) -> Result<()> {
     if unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) } != 0 {
         return Err(failed(std::io::Error::last_os_error()));
     }
-    let seconds = |more| Some(limit.as_secs().saturating_add(more));
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec;
+    let used = u64::try_from(used).unwrap_or_default();
+    let seconds = |more| Some(limit.as_secs().saturating_add(used).saturating_add(more));
     // SIGXCPU names the reason; SIGKILL comes behind it.
     process::setrlimit(Resource::Cpu, Rlimit { current: seconds(2), maximum: seconds(3) })
         .map_err(|e| failed(e.into()))
