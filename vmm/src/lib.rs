@@ -11,4 +11,5 @@ pub mod device;
 pub mod end;
 pub mod kvm;
 pub mod memory;
+pub mod seccomp;
 pub mod virtio;
