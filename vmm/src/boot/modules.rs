@@ -1,7 +1,7 @@
 //! Which modules a kernel needs for the drivers that are wanted, in the order in which they load.
 //!
 //! What a kernel has built in is in `modules.builtin` and skipped. The others are files, of which each
-//! says itself what it depends on ([`object`]); so no `modules.dep` is needed, which packages do not
+//! says itself what it depends on (`.modinfo`); so no `modules.dep` is needed, which packages do not
 //! carry and `depmod` makes at installation. Modules come out as their files have them, only
 //! decompressed: nothing is stripped, since a kernel may check their signatures.
 //!
