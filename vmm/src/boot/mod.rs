@@ -2,6 +2,11 @@
 //!
 //! Nothing here touches KVM; the processor is set to an [`Entry`] by `kvm/`.
 
+pub mod initramfs;
+pub mod modules;
+pub mod pack;
+pub mod version;
+
 /// Where and how a kernel is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
