@@ -1,1 +1,5 @@
 //! The devices, one a file.
+
+#[cfg(test)]
+mod hostile;
+pub mod rng;
