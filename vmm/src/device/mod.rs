@@ -1,1 +1,3 @@
 //! The devices, one a file.
+
+pub mod vsock;
