@@ -12,3 +12,4 @@ pub mod image;
 pub mod rate;
 pub mod rng;
 mod segments;
+pub mod vsock;
