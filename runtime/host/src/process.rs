@@ -17,6 +17,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{self, Pid, Resource, Rlimit, WaitOptions, WaitStatus};
 
 use crate::Cgroup;
@@ -100,6 +101,18 @@ impl Process {
         match process::kill_process(self.pid, named) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(e) => Err(Error::host("signal the sandbox's process", e)),
+        }
+    }
+
+    /// Waits for the process to end by itself, for `patience` at most. [`Self::wait`] tells how it did.
+    pub fn settle(&self, patience: Duration) -> Result<()> {
+        let failed = |e: rustix::io::Errno| Error::host("wait for the sandbox's process", e);
+        let process =
+            process::pidfd_open(self.pid, process::PidfdFlags::empty()).map_err(failed)?;
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        match poll(&mut ended, Timespec::try_from(patience).ok().as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(failed(e)),
         }
     }
 

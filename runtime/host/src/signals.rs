@@ -52,6 +52,10 @@ impl Signals {
         }
         // SAFETY: the set is initialized; null asks for no old mask.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+        // A stream whose reader is gone is to be an error like others: there are streams here that are
+        // not the workload's.
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // SAFETY: the set is initialized; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
