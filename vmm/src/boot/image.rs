@@ -130,7 +130,7 @@ pub fn open(file: &File) -> Result<Image, ImageError> {
 }
 
 /// The first bytes of a file.
-pub(super) fn head(file: &File) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn head(file: &File) -> Result<Vec<u8>, ImageError> {
     let mut head = vec![0; HEAD];
     let mut len = 0;
     while len < HEAD {

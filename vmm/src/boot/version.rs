@@ -61,6 +61,11 @@ impl Version {
             .or_else(|| Self::parse(path.file_name()?.to_str()?.split_once('-')?.1))
     }
 
+    /// The version of a bzImage, of which the first 64 KiB are enough; nothing if it is none.
+    pub fn of_bzimage(image: &[u8]) -> Option<Self> {
+        from_setup_header(image)
+    }
+
     /// As `uname -r` prints it.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,12 +6,14 @@
 //! Not here: baud rates, modem lines that change, and the FIFO's control register. The registers are
 //! those of the crate vm-superio.
 
+use rustix::event::{EventfdFlags, eventfd};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_superio::Trigger;
 use vm_superio::serial::{Serial as Uart, SerialEvents};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusDevice;
 
@@ -26,7 +28,12 @@ pub type Output = Box<dyn FnMut(&[u8]) + Send>;
 /// The port.
 pub struct Serial {
     uart: Mutex<Uart<Interrupt, Room, Sink>>,
-    room: EventFd,
+    room: Arc<OwnedFd>,
+}
+
+/// A full counter signals too.
+fn signal(event: &OwnedFd) {
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
 }
 
 struct Interrupt(EventFd);
@@ -41,7 +48,7 @@ impl Trigger for Interrupt {
     }
 }
 
-struct Room(EventFd);
+struct Room(Arc<OwnedFd>);
 
 impl SerialEvents for Room {
     fn buffer_read(&self) {}
@@ -51,7 +58,7 @@ impl SerialEvents for Room {
     fn tx_lost_byte(&self) {}
 
     fn in_buffer_empty(&self) {
-        let _ = self.0.write(1);
+        signal(&self.0);
     }
 }
 
@@ -74,8 +81,8 @@ impl Serial {
     /// # Errors
     /// When the host has no more descriptors.
     pub fn new(irq: EventFd, out: Output) -> io::Result<Self> {
-        let room = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-        let events = Room(room.try_clone()?);
+        let room = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let events = Room(room.clone());
         let uart = Uart::with_events(Interrupt(irq), events, Sink(out));
         Ok(Self { uart: Mutex::new(uart), room })
     }
@@ -88,8 +95,13 @@ impl Serial {
 
     /// Signalled when the guest has emptied the FIFO. While the guest tests the port in loopback mode
     /// nothing is taken, and the end of that is signalled too.
-    pub fn room(&self) -> &EventFd {
-        &self.room
+    pub fn room(&self) -> BorrowedFd<'_> {
+        self.room.as_fd()
+    }
+
+    /// Takes note of the signal, before input is given again.
+    pub fn look_for_room(&self) {
+        let _ = rustix::io::read(&self.room, &mut [0; 8]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Uart<Interrupt, Room, Sink>> {
@@ -115,7 +127,7 @@ impl BusDevice for Serial {
             // Neither the interrupt nor the output fail.
             let _ = self.lock().write(register, byte);
             if register == MCR && byte & LOOPBACK == 0 {
-                let _ = self.room.write(1);
+                signal(&self.room);
             }
         }
     }
@@ -133,7 +145,7 @@ mod tests {
     const MUCH: [u8; 256] = [b'x'; 256];
 
     fn port() -> (Serial, EventFd, Arc<Mutex<Vec<u8>>>) {
-        let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+        let irq = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
         let written = Arc::new(Mutex::new(Vec::new()));
         let out = written.clone();
         let out = Box::new(move |bytes: &[u8]| out.lock().unwrap().extend_from_slice(bytes));
@@ -166,11 +178,11 @@ mod tests {
         assert!(irq.read().is_ok());
         assert_eq!(serial.input(&MUCH), 0);
         for _ in 0..taken {
-            assert!(serial.room().read().is_err());
+            assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_err());
             assert_eq!(read(&serial, LINE_STATUS) & 1, 1);
             assert_eq!(read(&serial, DATA), b'x');
         }
-        assert!(serial.room().read().is_ok());
+        assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
         assert_eq!(read(&serial, LINE_STATUS) & 1, 0);
         assert_eq!(serial.input(&MUCH), taken);
     }
@@ -184,7 +196,7 @@ mod tests {
         (0..1000).for_each(|_| serial.write(DATA, b"t"));
         assert!(written.lock().unwrap().is_empty());
         serial.write(u64::from(MCR), &[0]);
-        assert!(serial.room().read().is_ok());
+        assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
     }
 
     #[test]
