@@ -13,7 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::image::ImageError;
+use super::image::{self, Image, ImageError};
 use super::{layout, place};
 use crate::memory::GuestMemory;
 
@@ -116,7 +116,7 @@ impl Header {
         }
         let start = usize::try_from(table).unwrap_or(usize::MAX);
         let end = start.saturating_add(count * PROGRAM_HEADER);
-        if start < HEADER || end > super::image::HEAD {
+        if start < HEADER || end > image::HEAD {
             return Err(ImageError::Elf("its program headers are not at its start"));
         }
         let table = head.get(start..end).ok_or(ImageError::Truncated)?;
@@ -129,7 +129,7 @@ impl Header {
         self.loaded().any(|p| p.virtual_address >= UPPER_HALF)
     }
 
-    fn loaded(&self) -> impl Iterator<Item = &ProgramHeader> {
+    pub(super) fn loaded(&self) -> impl Iterator<Item = &ProgramHeader> {
         self.programs.iter().filter(|p| p.kind == PT_LOAD && p.memory_size > 0)
     }
 
@@ -211,8 +211,10 @@ fn pvh_note(mut notes: &[u8], alignment: usize) -> Option<u64> {
 /// # Errors
 /// When it is none that can be loaded; see [`ImageError`].
 pub fn parse(file: &File) -> Result<Kernel, ImageError> {
-    let head = super::image::head(file)?;
-    kernel(&Header::parse(&head)?, file)
+    match image::open(file)? {
+        Image::Vmlinux(kernel) => Ok(kernel),
+        Image::BzImage(_) => Err(ImageError::Elf("it is still packed")),
+    }
 }
 
 pub(super) fn kernel(header: &Header, file: &File) -> Result<Kernel, ImageError> {

@@ -169,6 +169,9 @@ fn look_at_elf(header: &Header, head: &[u8], file: Option<&File>) -> Result<Look
     if header.kind == elf::ET_EXEC && (header.is_in_upper_half() || header.pvh(&read)?.is_some()) {
         return Ok(Looks::Vmlinux);
     }
+    if header.loaded().next().is_none() {
+        return Err(ImageError::Elf("it has nothing to load"));
+    }
     let dynamic = file.and_then(|file| header.dynamic(file));
     let library = || ImageError::not("an ELF library");
     let program = program::kind(header, head, dynamic.as_deref()).ok_or_else(library)?;

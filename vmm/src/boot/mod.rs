@@ -15,6 +15,8 @@ pub mod layout;
 mod params;
 mod place;
 pub mod program;
+#[cfg(test)]
+mod sample;
 
 use std::fs::File;
 use std::io;
