@@ -1,1 +1,7 @@
 //! The devices, one a file.
+
+pub mod boot_timer;
+pub mod console_log;
+pub mod i8042;
+pub mod power;
+pub mod serial;

@@ -1,6 +1,6 @@
 //! The virtio protocol, once for all devices: what a device is ([`VirtioDevice`]), the walk of its
-//! queues ([`queue`]), its registers ([`mmio`]) and
-//! the thread that calls it ([`worker`]), after the OASIS specification virtio 1.2.
+//! queues ([`queue`]), its registers ([`mmio`]) and the thread that serves it ([`worker`]), after the
+//! OASIS specification virtio 1.2.
 //!
 //! A device says what it is and serves its queues; it never sees negotiation, status, interrupts or a
 //! ring. Whatever the guest writes is hostile: a device answers nonsense with [`DeviceError`], upon
