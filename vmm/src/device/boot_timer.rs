@@ -1,9 +1,10 @@
-//! How long a start took: the guest's init writes [`STARTED`] to a port once it runs, and the time since
+//! How long a start took: the guest's init writes to a port once it runs, and the time since
 //! the start of the machine is told.
 //!
 //! Only the first write counts. The time is the host's monotonic clock when the processor left the
 //! guest, not the guest's.
 
+use sbx_proto::{BOOT_TIMER_PORT, BOOT_TIMER_VALUE};
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,9 +13,7 @@ use crate::bus::BusDevice;
 
 /// The port. On a PC it is the floppy controller's, which this machine has not and which a kernel does
 /// not look for unless the firmware's tables name one.
-pub const PORTS: Range<u64> = 0x3f0..0x3f1;
-/// What init writes.
-pub const STARTED: u8 = 123;
+pub const PORTS: Range<u64> = BOOT_TIMER_PORT as u64..BOOT_TIMER_PORT as u64 + 1;
 
 /// What is told of the time.
 pub type Report = Box<dyn Fn(Duration) + Send + Sync>;
@@ -45,7 +44,7 @@ impl BusDevice for BootTimer {
 
     fn write(&self, _offset: u64, data: &[u8]) {
         let taken = self.start.elapsed();
-        if data == [STARTED] && self.taken.set(taken).is_ok() {
+        if data == [BOOT_TIMER_VALUE] && self.taken.set(taken).is_ok() {
             (self.report)(taken);
         }
     }
@@ -63,12 +62,12 @@ mod tests {
         let start = Instant::now();
         let report = Box::new(move |time| teller.lock().unwrap().push(time));
         let timer = BootTimer::new(start, report);
-        for nothing in [&[0][..], &[], &[STARTED, 0], &[STARTED; 4]] {
+        for nothing in [&[0][..], &[], &[BOOT_TIMER_VALUE, 0], &[BOOT_TIMER_VALUE; 4]] {
             timer.write(0, nothing);
         }
         assert_eq!(timer.taken(), None);
-        timer.write(0, &[STARTED]);
-        timer.write(0, &[STARTED]);
+        timer.write(0, &[BOOT_TIMER_VALUE]);
+        timer.write(0, &[BOOT_TIMER_VALUE]);
         let taken = timer.taken().unwrap();
         assert!(taken <= start.elapsed());
         assert_eq!(*told.lock().unwrap(), [taken]);

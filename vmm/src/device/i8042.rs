@@ -8,14 +8,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::boot::layout::{KEYBOARD_COMMAND, KEYBOARD_DATA, RESET};
 use crate::bus::BusDevice;
 use crate::end::{Cause, End};
 
 /// The addresses: of data and, at the end, of status and commands. Between them are others' (a speaker).
-pub const PORTS: Range<u64> = 0x60..0x65;
+pub const PORTS: Range<u64> = KEYBOARD_DATA as u64..KEYBOARD_COMMAND as u64 + 1;
 
 const DATA: u64 = 0;
-const COMMAND: u64 = 4;
+const COMMAND: u64 = (KEYBOARD_COMMAND - KEYBOARD_DATA) as u64;
 
 /// In the status: a byte waits to be read; the controller has finished its self-test. That no byte of
 /// the guest's waits to be taken is always so.
@@ -30,7 +31,6 @@ const TEST_AUX: u8 = 0xa9;
 const SELF_TEST: u8 = 0xaa;
 const TEST_KEYBOARD: u8 = 0xab;
 const WRITE_AUX: u8 = 0xd4;
-const RESET: u8 = 0xfe;
 const SELF_TEST_PASSED: u8 = 0x55;
 const PORT_PASSED: u8 = 0;
 /// Neither the clock nor the data line moves: nobody is there.

@@ -6,19 +6,16 @@
 
 use std::sync::Arc;
 
+use crate::boot::layout::POWER_OFF;
 use crate::bus::BusDevice;
 use crate::end::{Cause, End};
 
-/// The sleep type of S5, which the DSDT's `\_S5` must tell.
-pub const S5: u8 = 5;
 /// Bytes of address space: the control register, then the status register.
 pub const SIZE: u64 = 2;
 
 const CONTROL: u64 = 0;
-/// The control register: the sleep's type, and go.
-const TYPE_SHIFT: u8 = 2;
-const TYPE_MASK: u8 = 0b111;
-const ENABLE: u8 = 1 << 5;
+/// What counts in the control register: the sleep's type, and go.
+const MASK: u8 = 0b111 << 2 | 1 << 5;
 
 /// The registers.
 pub struct Power {
@@ -40,8 +37,7 @@ impl BusDevice for Power {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (CONTROL, &[value]) = (offset, data)
-            && value & ENABLE != 0
-            && value >> TYPE_SHIFT & TYPE_MASK == S5
+            && value & MASK == POWER_OFF
         {
             self.end.set(Cause::PowerOff);
         }
@@ -56,17 +52,17 @@ mod tests {
     fn only_soft_off_ends_the_machine() {
         let end = Arc::new(End::new().unwrap());
         let power = Power::new(end.clone());
-        let off = ENABLE | S5 << TYPE_SHIFT;
-        let others = (0..=u8::MAX).filter(|value| value & 0b11_1100 != off);
+        let others = (0..=u8::MAX).filter(|value| value & 0b11_1100 != POWER_OFF);
         others.for_each(|value| power.write(CONTROL, &[value]));
-        power.write(1, &[off]);
+        power.write(1, &[POWER_OFF]);
         power.write(CONTROL, &[]);
-        power.write(CONTROL, &[off, 0]);
+        power.write(CONTROL, &[POWER_OFF, 0]);
         assert_eq!(end.cause(), None);
         let mut data = [0xff; 2];
         power.read(0, &mut data);
         assert_eq!(data, [0, 0]);
-        power.write(CONTROL, &[off]);
+        // Other bits are reserved, and ignored.
+        power.write(CONTROL, &[POWER_OFF | 0xc3]);
         assert_eq!(end.cause(), Some(&Cause::PowerOff));
         assert!(rustix::io::read(end.file(), &mut [0; 8]).is_ok());
     }

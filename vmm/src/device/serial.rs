@@ -15,12 +15,13 @@ use vm_superio::Trigger;
 use vm_superio::serial::{Serial as Uart, SerialEvents};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::boot::layout::{SERIAL, SERIAL_IRQ};
 use crate::bus::BusDevice;
 
 /// The port's addresses, COM1.
-pub const PORTS: Range<u64> = 0x3f8..0x400;
+pub const PORTS: Range<u64> = SERIAL as u64..SERIAL as u64 + 8;
 /// Its interrupt.
-pub const IRQ: u32 = 4;
+pub const IRQ: u32 = SERIAL_IRQ;
 
 /// What takes the guest's output. An error of its own is its own to keep: the guest cannot help.
 pub type Output = Box<dyn FnMut(&[u8]) + Send>;
