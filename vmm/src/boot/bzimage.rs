@@ -7,7 +7,7 @@
 //!
 //! The output is a `vmlinux` with, for most kernels, a table of relocations behind it that the ELF file
 //! does not speak of and nothing here uses. It is not parsed here. What is unpacked is bounded by
-//! [`KERNEL_MAX`], and the memory taken by [`WINDOW_MAX`].
+//! [`KERNEL_MAX`], and the memory taken by `WINDOW_MAX`.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};

@@ -98,7 +98,9 @@ pub enum Looks {
     Program(Program),
 }
 
-/// Tells what a file is by its first [`HEAD`] bytes, or all if it has fewer.
+/// Tells what a file is by its first [`HEAD`] bytes, or all if it has fewer. Two things [`open`] tells
+/// better, which can read on: a library with an entry looks like a static program here, and a kernel
+/// other than Linux may have its PVH note elsewhere.
 ///
 /// # Errors
 /// When it is neither a kernel nor a program for this kind of machine; the error says what it is.

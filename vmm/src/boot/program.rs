@@ -15,7 +15,7 @@ pub enum Program {
     Static,
     /// A root file system with this program, which loads it and its libraries.
     Dynamic {
-        /// The path that the program names.
+        /// The path that the program names; empty if it stands far into the file.
         interpreter: String,
     },
 }
