@@ -4,6 +4,8 @@ pub mod block;
 #[cfg(test)]
 mod hostile;
 pub mod image;
+pub mod net;
 pub mod rate;
 pub mod rng;
 mod segments;
+pub mod tap;
