@@ -7,5 +7,4 @@ pub mod image;
 pub mod net;
 pub mod rate;
 pub mod rng;
-mod segments;
 pub mod tap;

@@ -139,7 +139,10 @@ impl<L: Link> Net<L> {
                     // Nothing that could be a packet.
                     Ok(1..) | Err(Errno::INTR) => continue,
                     Ok(0) | Err(Errno::AGAIN) => return Ok(()),
-                    Err(error) => return Err(io::Error::from(error).into()),
+                    Err(error) => {
+                        self.listening = false;
+                        return Err(io::Error::from(error).into());
+                    }
                 }
             }
             if let Some(throttle) = &mut self.receive
@@ -293,9 +296,18 @@ impl<L: Link> VirtioDevice for Net<L> {
     }
 
     fn process_host(&mut self, token: u32, io: &mut Io<'_>) -> Result<(), DeviceError> {
+        // A timer that fired stays readable: it must not be listened to until it is set again.
+        let fired =
+            |throttle: &mut Option<Throttle>| throttle.iter_mut().for_each(Throttle::forget);
         match token {
-            RX_TIMER => self.receive(io),
-            TX_TIMER => self.send(io),
+            RX_TIMER => {
+                fired(&mut self.receive);
+                self.receive(io)
+            }
+            TX_TIMER => {
+                fired(&mut self.send);
+                self.send(io)
+            }
             _ => {
                 if self.blocked {
                     self.send(io)?;

@@ -213,6 +213,22 @@ fn both_ways_have_their_rate() {
 }
 
 #[test]
+fn a_timer_that_fired_is_listened_to_no_longer() {
+    let limit = Limit { per_second: NonZeroU64::MIN, burst: 1 };
+    let rate = Some(Rate { operations: Some(limit), bytes: None });
+    let mut nic = nic(NetOptions { send: rate, ..OPTIONS });
+    for _ in 0..2 {
+        nic.driver.offer(TX, &[&packet(60, 1)], &[]);
+    }
+    nic.kick(TX);
+    assert_eq!(nic.net.host_files()[0].token, TX_TIMER);
+    // The guest takes back what it offered, which no honest one does.
+    nic.driver.queues[TX] = Queue::new(64).unwrap();
+    hostile::serve_host(&mut nic.net, &mut nic.driver);
+    assert!(nic.net.host_files().is_empty());
+}
+
+#[test]
 fn addresses_are_stable_and_local() {
     assert_eq!(mac_of("tap0"), mac_of("tap0"));
     assert_ne!(mac_of("tap0"), mac_of("tap1"));
@@ -227,7 +243,7 @@ fn addresses_are_stable_and_local() {
 #[test]
 fn nonsense_is_survived() {
     let mut far_ends = Vec::new();
-    hostile::torture(|| {
+    hostile::torture(0, || {
         let (net, far, _) = wired(OPTIONS);
         for len in [0, 1, 60, 1500, 9000, 60000] {
             far.send(&packet(len, 1)).unwrap();
