@@ -1,6 +1,7 @@
 //! The devices, one a file.
 
 pub mod block;
+pub mod console;
 #[cfg(test)]
 mod hostile;
 pub mod image;
