@@ -1,5 +1,6 @@
 //! The devices, one a file.
 
+pub mod balloon;
 pub mod block;
 pub mod console;
 #[cfg(test)]
