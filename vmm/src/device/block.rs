@@ -6,24 +6,21 @@
 //!
 //! It does NOT know other formats than raw, caches nothing, and has one queue, served in order.
 
+mod request;
+
 use std::io::{self, Seek, SeekFrom};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use sbx_core::quota::Quota;
-use vm_memory::{Bytes, GuestAddress, ReadVolatile, WriteVolatile};
+use vm_memory::{Bytes, ReadVolatile, WriteVolatile};
 
 use super::image::{Image, SECTOR};
 use super::rate::{Rate, Throttle};
-use super::segments::{Outside, Segments};
 use crate::memory::GuestMemory;
-use crate::virtio::queue::Chain;
 use crate::virtio::{DeviceError, HostFile, Io, VirtioDevice, read_config_space};
+use request::{HEADER, Outside, Request, SEG_MAX, Segments};
 
 const QUEUE_SIZES: [u16; 1] = [256];
-/// Pieces of data in a request: what fits in the queue beside header and status.
-const SEG_MAX: u32 = 254;
-/// Descriptors of a request, with those for header and status.
-const MOST_SEGMENTS: usize = SEG_MAX as usize + 2;
 /// Ranges of one discard or write-zeroes request.
 const MOST_RANGES: u32 = 64;
 /// Sectors of such a range: 2 GiB.
@@ -43,7 +40,6 @@ const GET_ID: u64 = 8;
 const DISCARD: u64 = 11;
 const WRITE_ZEROES: u64 = 13;
 const UNMAP: u64 = 1;
-const HEADER: u64 = 16;
 const RANGE: u64 = 16;
 const ID: usize = 20;
 
@@ -244,40 +240,6 @@ impl Block {
         let offset = self.offset(sector, len)?;
         self.image.file.seek(SeekFrom::Start(offset))?;
         Ok(())
-    }
-}
-
-/// A request, taken apart.
-struct Request {
-    header: Segments,
-    /// What the guest gives.
-    data: Segments,
-    /// Where the guest wants an answer.
-    room: Segments,
-    status: GuestAddress,
-}
-
-impl Request {
-    fn new(chain: &Chain<'_>) -> Result<Self, DeviceError> {
-        let (mut data, mut room) = (Segments::default(), Segments::default());
-        for (count, descriptor) in chain.descriptors().enumerate() {
-            if count >= MOST_SEGMENTS {
-                return Err(DeviceError::Protocol(
-                    "a disk request of more pieces than were offered",
-                ));
-            }
-            let into = if descriptor.is_write_only() { &mut room } else { &mut data };
-            if descriptor.len() > 0 {
-                into.0.push((descriptor.addr(), u64::from(descriptor.len())));
-            }
-        }
-        let Some(for_answer) = room.len().checked_sub(1) else {
-            return Err(DeviceError::Protocol("a disk request without room for a status"));
-        };
-        let header = data.split(HEADER);
-        let answer = room.split(for_answer);
-        let status = room.0.first().map_or(GuestAddress(u64::MAX), |(address, _)| *address);
-        Ok(Self { header, data, room: answer, status })
     }
 }
 

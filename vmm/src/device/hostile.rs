@@ -58,9 +58,9 @@ impl Dice {
     }
 }
 
-/// Lets devices be used by such guests. A device may refuse with an error, upon which it is reset and set
-/// up anew, as by the transport.
-pub(super) fn torture<D: VirtioDevice>(mut make: impl FnMut() -> D) {
+/// Lets devices be used by such guests, whose buffers have numbers from `first` on. A device may refuse
+/// with an error, upon which it is reset and set up anew, as by the transport.
+pub(super) fn torture<D: VirtioDevice>(first: u64, mut make: impl FnMut() -> D) {
     let mut dice = Dice(0x5eed);
     for _ in 0..MACHINES {
         let mut device = make();
@@ -74,7 +74,7 @@ pub(super) fn torture<D: VirtioDevice>(mut make: impl FnMut() -> D) {
                 for _ in 0..=dice.roll(5) {
                     let address = dice.address();
                     // Numbers that could be a kind of request, a sector, or a page.
-                    let words = [(); 16].map(|()| dice.roll(16) << (dice.roll(4) * 16));
+                    let words = [(); 16].map(|()| (first + dice.roll(16)) << (dice.roll(4) * 16));
                     let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                     let _ = driver.mem.write(&words, GuestAddress(address));
                     descriptors.push((address, dice.len(), dice.flags()));
