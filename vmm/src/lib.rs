@@ -5,10 +5,12 @@
 //! all that makes a kernel start is in `boot/`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod agent;
 pub mod boot;
 pub mod bus;
 pub mod device;
 pub mod end;
 pub mod kvm;
 pub mod memory;
+pub mod seccomp;
 pub mod virtio;
