@@ -8,6 +8,7 @@ use std::thread;
 
 use super::packet::{NO_RECEIVE, NO_SEND};
 use super::*;
+use crate::device::hostile;
 use guest::*;
 
 #[test]
@@ -288,4 +289,10 @@ fn nonsense_neither_stops_nor_grows_the_device() {
         assert_eq!(guest.transmitted(), 100);
     }
     assert!(connections > 50, "the nonsense was too much to reach a connection: {connections}");
+}
+
+#[test]
+fn chains_at_random_do_no_harm() {
+    let pair = || UnixStream::pair().unwrap().0;
+    hostile::torture(|| Vsock::new(CID, vec![(PORT, pair())]).unwrap());
 }
