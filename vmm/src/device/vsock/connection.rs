@@ -178,7 +178,7 @@ impl Connection {
 
     /// Whether nothing can come of this connection any more, and the guest knows all but that.
     pub(super) fn finished(&self) -> bool {
-        let to_host = self.guest_sends && !self.host.refused() || self.host.kept() > 0;
+        let to_host = !self.host.refused() && (self.guest_sends || self.host.kept() > 0);
         let to_guest = self.guest_receives && self.shutdown_told & NO_SEND == 0;
         self.answered && !to_host && !to_guest
     }
@@ -194,8 +194,8 @@ impl Connection {
     }
 
     /// Not for each byte that leaves the buffer, but before the guest could run out of credit: as soon
-    /// as it knows of no more than half the buffer and there is more to know. See the module above for
-    /// why no guest waits for ever.
+    /// as it knows of no more than half the buffer and there is more to know. The table in
+    /// the module above says why no guest waits for ever.
     fn update_due(&self) -> bool {
         let known = BUFFER.saturating_sub(self.received.wrapping_sub(self.told));
         let news = self.forwarded != self.told && known <= BUFFER / 2;
