@@ -1,1 +1,2 @@
 //! The devices, one a file.
+pub mod fs;
