@@ -10,6 +10,7 @@ pub mod boot;
 pub mod bus;
 pub mod device;
 pub mod end;
+pub mod fs;
 pub mod kvm;
 pub mod memory;
 pub mod seccomp;

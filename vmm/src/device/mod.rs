@@ -17,3 +17,4 @@ pub mod rng;
 pub mod tap;
 mod segments;
 pub mod vsock;
+pub mod fs;
