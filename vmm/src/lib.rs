@@ -5,6 +5,7 @@
 //! all that makes a kernel start is in `boot/`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod agent;
 pub mod boot;
 pub mod bus;
 pub mod end;
