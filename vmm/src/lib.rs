@@ -12,3 +12,7 @@ pub mod end;
 pub mod kvm;
 pub mod memory;
 pub mod virtio;
+
+/// The guest's first process (crate sbx-init): a static program for x86-64 Linux, to be `/init` in the
+/// initramfs.
+pub static INIT: &[u8] = include_bytes!(env!("SBX_INIT"));
