@@ -4,6 +4,8 @@
 //! does once the system is set up. What init does before that needs a machine of its own and is tested
 //! with one.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
