@@ -15,3 +15,7 @@ pub mod kvm;
 pub mod memory;
 pub mod seccomp;
 pub mod virtio;
+
+/// The guest's first process (crate sbx-init): a static program for x86-64 Linux, to be `/init` in the
+/// initramfs.
+pub static INIT: &[u8] = include_bytes!(env!("SBX_INIT"));
