@@ -5,6 +5,8 @@
 //! `QueueNotify` is caught by KVM where an ioeventfd stands for it ([`Transport::queue_events`]); one
 //! that reaches the registers signals the same event, so that queues are served by the device's thread
 //! only. The interrupt is one edge for each reason, by an irqfd.
+//! Activation, reset and the configuration space are served by the processor's thread that accessed the
+//! register, which may do less (`seccomp`): what a device does there must be allowed to it.
 //!
 //! What is nonsense is ignored: an access to a register of any other width than 4 bytes, a register
 //! written in a state in which it has no meaning, a queue's addresses while it is ready. A device that
