@@ -15,6 +15,5 @@ pub mod net;
 pub mod rate;
 pub mod rng;
 pub mod tap;
-mod segments;
 pub mod vsock;
 pub mod fs;
