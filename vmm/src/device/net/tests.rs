@@ -243,7 +243,7 @@ fn addresses_are_stable_and_local() {
 #[test]
 fn nonsense_is_survived() {
     let mut far_ends = Vec::new();
-    hostile::torture(0, || {
+    hostile::torture(|| {
         let (net, far, _) = wired(OPTIONS);
         for len in [0, 1, 60, 1500, 9000, 60000] {
             far.send(&packet(len, 1)).unwrap();
