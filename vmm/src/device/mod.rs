@@ -14,6 +14,7 @@ pub mod image;
 pub mod net;
 pub mod rate;
 pub mod rng;
+mod segments;
 pub mod tap;
 pub mod vsock;
 pub mod fs;
