@@ -49,7 +49,7 @@ pub struct Kernel {
     pub image: File,
     /// The modules that it may need, as the first part of an initial RAM disk; empty if it has all built
     /// in, or none were found.
-    pub modules: File,
+    pub modules: Vec<u8>,
 }
 
 /// Where the user's own default kernel is put.
@@ -113,8 +113,10 @@ pub fn load(path: &Path) -> Result<Kernel> {
     let image = source.made(cache.as_ref(), IMAGE, |out| {
         extract(&file, out).map_err(|e| not_bootable(path, &e))
     })?;
-    let modules =
-        source.made(cache.as_ref(), MODULES, |out| archive(path, &mut file, &image, out))?;
+    let archived = |out: &mut File| archive(path, &mut file, &image, out);
+    let mut from = source.made(cache.as_ref(), MODULES, archived)?;
+    let mut modules = Vec::new();
+    from.read_to_end(&mut modules).map_err(|e| source.lost(e))?;
     Ok(Kernel { path: path.to_owned(), image, modules })
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::boot::{self, Boot, BootError, acpi, layout};
+use crate::boot::{self, BootError, acpi, layout};
 use crate::bus::Bus;
 use crate::device::balloon::Balloon;
 use crate::device::block::{Block, BlockOptions};
@@ -28,7 +28,7 @@ use crate::fs::Server;
 use crate::kvm::vcpu::Buses;
 use crate::kvm::{KvmError, Vcpu, Vm};
 use crate::memory::{self, GuestMemory};
-use crate::plan::{Device, FIRST_IRQ, Initrd, Plan};
+use crate::plan::{Device, FIRST_IRQ, Plan};
 use crate::seccomp::Role;
 use crate::virtio::mmio::{self, Transport};
 use crate::virtio::worker::Worker;
@@ -127,25 +127,10 @@ pub(crate) fn build(
 
 /// Puts the kernel and all that it is told into memory.
 fn load(plan: &Plan, mem: &GuestMemory) -> Result<boot::Entry, MachineError> {
-    let mut modules = Vec::new();
     let transports = transports(plan.devices.len());
-    let pieces: [&[u8]; 2];
-    let initrd = match &plan.initrd {
-        Initrd::File(file) => boot::Initrd::File(file),
-        Initrd::Own(archive) => {
-            std::io::Read::read_to_end(&mut &plan.kernel.modules, &mut modules)?;
-            pieces = [&modules, archive];
-            boot::Initrd::Pieces(&pieces)
-        }
-    };
-    let boot = Boot {
-        kernel: &plan.kernel.image,
-        way: boot::Way::Auto,
-        initrd: Some(initrd),
-        cmdline: &plan.cmdline,
-        machine: acpi::Machine { cpus: plan.cpus, transports: &transports, keyboard: false },
-    };
-    Ok(boot::prepare(mem, &boot)?)
+    let entry = plan.boot(&transports, |boot| boot::prepare(mem, boot))?;
+    memory::use_huge_pages(mem);
+    Ok(entry)
 }
 
 /// How many files each shared directory may hold open: an equal part of all that the process may.

@@ -41,9 +41,6 @@ fn region(start: u64, len: u64) -> io::Result<GuestRegionMmap<()>> {
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the range lies within the reservation made above, which nothing else uses.
     unsafe { rustix::mm::mprotect(aligned, len, prot_of(prot)) }?;
-    // Not an error where the host has no large pages.
-    // SAFETY: advice on memory that was mapped above and that holds nothing yet.
-    let _ = unsafe { rustix::mm::madvise(aligned, len, Advice::LinuxHugepage) };
     let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
     // SAFETY: the range is mapped readable and writable, and stays so for the process's whole life.
     let mapping = unsafe { MmapRegion::build_raw(aligned.cast(), len, prot, flags) };
@@ -54,6 +51,17 @@ fn region(start: u64, len: u64) -> io::Result<GuestRegionMmap<()>> {
 
 fn prot_of(prot: ProtFlags) -> rustix::mm::MprotectFlags {
     rustix::mm::MprotectFlags::from_bits_retain(prot.bits())
+}
+
+/// Has the host use large pages for what is touched from now on, where it has them. Not earlier: to
+/// write the first byte of a large page is to have all of it zeroed, and what a start writes is little
+/// and in few places.
+pub fn use_huge_pages(mem: &GuestMemory) {
+    for region in mem.iter() {
+        let len = usize::try_from(region.len()).unwrap_or_default();
+        // SAFETY: advice on how to back memory, which neither moves nor changes it.
+        let _ = unsafe { rustix::mm::madvise(region.as_ptr().cast(), len, Advice::LinuxHugepage) };
+    }
 }
 
 /// Puts `len` bytes of `file` from `offset` on at `address`, copy on write. All three are multiples of

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use crate::INIT;
 use crate::boot::initramfs::Archive;
+use crate::boot::{self, Boot, acpi};
 use crate::control::session::Task;
 use crate::device::image::Image;
 use crate::device::tap::Tap;
@@ -34,7 +35,7 @@ const DEVICES_MAX: usize = 24 - FIRST_IRQ as usize;
 
 /// What every guest is told. No firmware has looked for devices that are not there, and a kernel that
 /// looks for them by itself takes its time.
-const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux \
+const CMDLINE: &str = "console=ttyS0 pci=off reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux \
                        i8042.dumbkbd random.trust_cpu=1 swiotlb=noforce";
 
 /// A device of a machine.
@@ -78,7 +79,7 @@ pub(crate) enum Device {
 /// An initial RAM disk.
 #[derive(Debug)]
 pub(crate) enum Initrd {
-    /// The kernel's modules, and behind them an archive with sbx's init.
+    /// An archive with sbx's init, which comes behind that of the kernel's modules.
     Own(Vec<u8>),
     /// A file of the user's.
     File(File),
@@ -124,7 +125,36 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan> {
     let cmdline: Vec<&str> = [Some(CMDLINE), quiet, words].into_iter().flatten().collect();
     let cmdline = cmdline.join(" ");
     let (limits, stdin) = (spec.limits.clone(), spec.stdin);
-    Ok(Plan { memory, cpus, kernel, initrd, cmdline, devices, task, limits, stdin })
+    let plan = Plan { memory, cpus, kernel, initrd, cmdline, devices, task, limits, stdin };
+    plan.boot(&[], |boot| boot::check(boot, memory)).map_err(|e| Error::Refused(e.to_string()))?;
+    Ok(plan)
+}
+
+impl Plan {
+    /// Calls `with` with what is to be started, the devices being at `transports`.
+    pub(crate) fn boot<T>(
+        &self,
+        transports: &[acpi::Transport],
+        with: impl FnOnce(&Boot<'_>) -> T,
+    ) -> T {
+        let pieces: [&[u8]; 2];
+        let initrd = match &self.initrd {
+            Initrd::File(file) => boot::Initrd::File(file),
+            Initrd::Own(archive) => {
+                pieces = [&self.kernel.modules, archive];
+                boot::Initrd::Pieces(&pieces)
+            }
+        };
+        // A keyboard is what Ctrl-Alt-Del is sent by; init is told otherwise.
+        let machine = acpi::Machine { cpus: self.cpus, transports, keyboard: false };
+        with(&Boot {
+            kernel: &self.kernel.image,
+            way: boot::Way::Auto,
+            initrd: Some(initrd),
+            cmdline: &self.cmdline,
+            machine,
+        })
+    }
 }
 
 /// The guest's memory, of whole pages.

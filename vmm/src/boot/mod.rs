@@ -164,14 +164,16 @@ pub enum BootError {
     Write(#[source] io::Error),
 }
 
-/// Fills the memory of a guest with all that the kernel needs to start, and says where that is entered.
-/// The memory is that of [`layout::ram_ranges`] and still holds zeros.
-///
-/// # Errors
-/// When the kernel is none, or something does not fit; see [`BootError`].
-pub fn prepare(mem: &GuestMemory, boot: &Boot<'_>) -> Result<Entry, BootError> {
-    let memory: Vec<_> = mem.iter().map(|r| (r.start_addr().0, r.len())).collect();
-    let low = memory.first().filter(|r| r.0 == 0).map_or(0, |r| r.1);
+/// What a start was found to consist of.
+struct Checked {
+    kernel: elf::Kernel,
+    /// The address of the PVH entry, if that is taken.
+    pvh: Option<u64>,
+    /// Where the initial file system goes, and its length.
+    initrd: Option<(u32, u32)>,
+}
+
+fn checked(boot: &Boot<'_>, low: u64) -> Result<Checked, BootError> {
     check_cmdline(boot.cmdline)?;
     let kernel = elf::parse(boot.kernel)?;
     let pvh = match boot.way {
@@ -180,6 +182,27 @@ pub fn prepare(mem: &GuestMemory, boot: &Boot<'_>) -> Result<Entry, BootError> {
         Way::Pvh => Some(kernel.pvh.ok_or(BootError::NoPvh)?),
     };
     let initrd = plan(&kernel, boot.initrd, low)?;
+    Ok(Checked { kernel, pvh, initrd })
+}
+
+/// Checks that all of it can be prepared in `memory` bytes, before there is any memory.
+///
+/// # Errors
+/// Those of [`prepare`] that are not the host's.
+pub fn check(boot: &Boot<'_>, memory: u64) -> Result<(), BootError> {
+    let low = layout::ram_ranges(memory).first().map_or(0, |(_, len)| *len);
+    checked(boot, low).map(drop)
+}
+
+/// Fills the memory of a guest with all that the kernel needs to start, and says where that is entered.
+/// The memory is that of [`layout::ram_ranges`] and still holds zeros.
+///
+/// # Errors
+/// When the kernel is none, or something does not fit; see [`BootError`].
+pub fn prepare(mem: &GuestMemory, boot: &Boot<'_>) -> Result<Entry, BootError> {
+    let memory: Vec<_> = mem.iter().map(|r| (r.start_addr().0, r.len())).collect();
+    let low = memory.first().filter(|r| r.0 == 0).map_or(0, |r| r.1);
+    let Checked { kernel, pvh, initrd } = checked(boot, low)?;
     let devices = boot.machine.transports.len();
     let tables = acpi::tables(&boot.machine).ok_or(BootError::Devices(devices))?;
 
