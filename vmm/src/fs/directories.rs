@@ -1,0 +1,126 @@
+//! Operations on directories that are open: OPENDIR, READDIR, READDIRPLUS.
+//!
+//! A place in a directory is the host's own cookie for it, to which the host's directory is moved before
+//! each reading; a guest that asks for places of its own invention gets what the host makes of them.
+
+use rustix::fs::{FileType, OFlags, RawDir, RawDirEntry, SeekFrom};
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+
+use super::Access;
+use super::inodes;
+use super::server::{Handle, Request, Server};
+use super::wire::{ENTRY_LEN, Op, Out, ROOT};
+
+/// The most bytes of a listing in one answer.
+const MAX_LISTING: usize = 64 << 10;
+/// Bytes of entries that are asked of the host at once.
+const BATCH: usize = 32 << 10;
+/// Bytes of `struct fuse_dirent` before the name.
+const DIRENT: usize = 24;
+
+/// `FOPEN_KEEP_CACHE` and `FOPEN_CACHE_DIR`.
+const KEEP_LISTING: u32 = 1 << 1 | 1 << 3;
+
+impl Server {
+    pub(super) fn open_directory(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
+        let node = self.nodes.get(request.header.node)?;
+        let fd = self.reopen(node, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let handle = self.keep(Handle::Directory(fd))?;
+        request.out.u64(handle);
+        request.out.u32(if self.options.access == Access::Root { KEEP_LISTING } else { 0 });
+        request.out.u32(0);
+        Ok(())
+    }
+
+    pub(super) fn read_directory(
+        &mut self,
+        op: Op,
+        request: &mut Request<'_>,
+    ) -> Result<(), Errno> {
+        let (id, offset, size) = (request.args.u64()?, request.args.offset()?, request.args.u32()?);
+        let Some(Handle::Directory(_)) = self.handles.get(&id) else { return Err(Errno::BADF) };
+        // Taken out for the time being, for entries to be looked up while it is read.
+        let Some(Handle::Directory(directory)) = self.handles.remove(&id) else {
+            return Err(Errno::BADF);
+        };
+        let result = rustix::fs::seek(&directory, SeekFrom::Start(offset)).and_then(|_| {
+            let room = (size as usize).min(request.room).min(MAX_LISTING);
+            let at_root = request.header.node == ROOT;
+            self.list(op, &directory, at_root, room, request.out)
+        });
+        self.handles.insert(id, Handle::Directory(directory));
+        result
+    }
+
+    fn list(
+        &mut self,
+        op: Op,
+        directory: &std::os::fd::OwnedFd,
+        at_root: bool,
+        room: usize,
+        out: &mut Out,
+    ) -> Result<(), Errno> {
+        let mut batch = [MaybeUninit::uninit(); BATCH];
+        let mut entries = RawDir::new(directory, &mut batch);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                // What was read is not lost; the next reading meets the error again.
+                Err(_) if out.len() > 0 => return Ok(()),
+                entry => entry?,
+            };
+            let name = entry.file_name().to_bytes();
+            let plus = if op == Op::ReadDirPlus { ENTRY_LEN } else { 0 };
+            let needed = plus + (DIRENT + name.len()).next_multiple_of(8);
+            if out.len() + needed > room {
+                return if out.len() > 0 { Ok(()) } else { Err(Errno::INVAL) };
+            }
+            if plus != 0 {
+                match self.list_entry(directory, &entry, out) {
+                    // Gone since the host listed it.
+                    Err(Errno::NOENT) => continue,
+                    Ok(()) => {}
+                    // Without attributes, the guest asks for them and meets the error by itself.
+                    Err(_) => out.zeros(ENTRY_LEN),
+                }
+            }
+            // What is above the root is none of the guest's business.
+            let hidden = at_root && name == b"..";
+            list_name(&entry, if hidden { 0 } else { entry.ino() }, out);
+        }
+        Ok(())
+    }
+
+    /// Looks up an entry of a listing, but for the two that are no files of it.
+    fn list_entry(
+        &mut self,
+        directory: &std::os::fd::OwnedFd,
+        entry: &RawDirEntry<'_>,
+        out: &mut Out,
+    ) -> Result<(), Errno> {
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            out.zeros(ENTRY_LEN);
+            return Ok(());
+        }
+        let (fd, stat) = inodes::child(directory, entry.file_name())?;
+        // The directory that is read is not among the handles just now.
+        let room = self.spare().saturating_sub(1);
+        let id = self.nodes.enter(fd, &stat, room)?;
+        self.entry(id, &stat, out);
+        Ok(())
+    }
+}
+
+/// Writes `struct fuse_dirent`.
+fn list_name(entry: &RawDirEntry<'_>, number: u64, out: &mut Out) {
+    let name = entry.file_name().to_bytes();
+    out.u64(number);
+    out.u64(entry.next_entry_cookie());
+    out.u32(u32::try_from(name.len()).unwrap_or(u32::MAX));
+    out.u32(match entry.file_type() {
+        FileType::Unknown => 0,
+        kind => kind.as_raw_mode() >> 12,
+    });
+    out.bytes(name);
+    out.zeros(out.len().next_multiple_of(8) - out.len());
+}
