@@ -19,7 +19,14 @@ const FLAGS: [&str; 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for path in ["init/src", "init/Cargo.toml", "proto/src", "proto/Cargo.toml", "../Cargo.lock"] {
+    for path in [
+        "init/src",
+        "init/Cargo.toml",
+        "proto/src",
+        "proto/Cargo.toml",
+        "../Cargo.toml",
+        "../Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={path}");
     }
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("init");

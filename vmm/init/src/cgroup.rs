@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, mkdir, open};
 use rustix::io::Errno;
 use rustix::system::sysinfo;
 
+use crate::errno::explain;
 use crate::system::{read_file, write_file};
 
 /// Where the guest's cgroups are.
@@ -48,7 +49,10 @@ impl Workload {
                 write_file(&format!("{ROOT}/workload/pids.max"), format!("{pids}").as_bytes())
             });
             limited.map_err(|error| {
-                format!("the guest's kernel cannot limit the number of processes: {error}")
+                format!(
+                    "the guest's kernel cannot limit the number of processes: {}",
+                    explain(error)
+                )
             })?;
         }
         let info = sysinfo();
@@ -68,8 +72,14 @@ impl Workload {
     /// Whether the kernel killed something for want of memory that no process was told to have died of
     /// yet.
     pub(crate) fn ran_out(&mut self) -> bool {
-        let file = read_file("/proc/vmstat").unwrap_or_default();
-        let ran_out = self.directory.is_some() && kills(&file).is_some_and(|now| now > self.kills);
+        if self.directory.is_none() {
+            return false;
+        }
+        // The group's own count, or, from a kernel that does not count memory by group, that of all.
+        let file = read_file(&format!("{ROOT}/workload/memory.events"))
+            .or_else(|_| read_file("/proc/vmstat"))
+            .unwrap_or_default();
+        let ran_out = kills(&file).is_some_and(|now| now > self.kills);
         if ran_out {
             self.kills += 1;
         }
@@ -77,9 +87,9 @@ impl Workload {
     }
 }
 
-/// The number of such kills since the start, in /proc/vmstat.
-fn kills(vmstat: &[u8]) -> Option<u64> {
-    vmstat.split(|&byte| byte == b'\n').find_map(|line| {
+/// The number of such kills since the start, in memory.events or /proc/vmstat.
+fn kills(counts: &[u8]) -> Option<u64> {
+    counts.split(|&byte| byte == b'\n').find_map(|line| {
         let number = line.strip_prefix(b"oom_kill ")?;
         core::str::from_utf8(number).ok()?.parse().ok()
     })
@@ -90,8 +100,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kills_are_read_from_vmstat() {
+    fn kills_are_counted() {
         assert_eq!(kills(b"drop_slab 1\noom_kill 7\noom_kill_x 9\n"), Some(7));
+        assert_eq!(kills(b"max 3\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
         assert_eq!(kills(b"oom_kill x\n"), None);
         assert_eq!(kills(b""), None);
     }

@@ -13,6 +13,7 @@ use rustix::process::getcwd;
 use rustix::system::uname;
 use rustix::thread::nanosleep;
 
+use crate::errno::explain;
 use crate::sys::standard;
 
 /// The commands.
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &[&[u8]], environment: &[&[u8]]) -> i32 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            complain(name, &format!("{error}"));
+            complain(name, &format!("{}", explain(error)));
             1
         }
     }

@@ -1,6 +1,5 @@
 //! The connection to the host.
 
-use alloc::format;
 use alloc::string::String;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,11 +8,12 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustix::thread::nanosleep;
 
+use crate::errno::explain;
 use crate::sys;
 
-/// How often init tries, with a millisecond between: long enough for a kernel that is still starting the
+/// How often init tries, with at least a millisecond between: long enough for a kernel that is still starting the
 /// device.
-const TRIES: u32 = 5000;
+const TRIES: u32 = 2000;
 
 /// How long the host may take to answer.
 const ANSWER: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -34,8 +34,7 @@ pub(crate) fn open() -> Result<OwnedFd, String> {
         Errno::AFNOSUPPORT | Errno::NODEV => {
             String::from("this kernel has no vsock, or there is no vsock device")
         }
-        Errno::CONNRESET => String::from("nothing listens there"),
-        other => format!("{other}"),
+        other => explain(other).into_owned(),
     })
 }
 

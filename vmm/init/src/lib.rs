@@ -18,6 +18,7 @@ pub mod agent;
 pub mod cgroup;
 mod command;
 mod connection;
+mod errno;
 mod network;
 mod process;
 mod root;
@@ -38,6 +39,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::agent::Agent;
 use crate::cgroup::Workload;
+use crate::errno::explain;
 
 /// To be called before anything else in the program: tells the host that user space begins.
 pub fn first() {
@@ -76,7 +78,8 @@ fn run() -> Result<(), String> {
     let hint = || modules.as_ref().err().map(|why| format!(" ({why})")).unwrap_or_default();
     let stream = connection::open()
         .map_err(|error| format!("init cannot reach the host: {error}{}", hint()))?;
-    let signals = sys::child_signals().map_err(|error| format!("init has no signals: {error}"))?;
+    let signals =
+        sys::child_signals().map_err(|error| format!("init has no signals: {}", explain(error)))?;
     let mut agent = Agent::new(stream, signals, Workload::none());
     let grace =
         agent.run(|boot| system::set_up(boot).map_err(|sentence| format!("{sentence}{}", hint())));

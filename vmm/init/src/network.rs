@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use sbx_proto::Network;
 
+use crate::errno::explain;
 use crate::sys::{Interface, add_default_route, set_interface};
 use crate::system::replace_file;
 
@@ -27,11 +28,12 @@ pub(crate) fn set_up(network: &Network, files: bool) -> Result<(), String> {
     device(network).map_err(|error| match error {
         Errno::AFNOSUPPORT => String::from("the guest's kernel has no IPv4"),
         Errno::NODEV => String::from("the guest's kernel found no network device eth0"),
-        error => format!("the guest's network device cannot be set up: {error}"),
+        error => format!("the guest's network device cannot be set up: {}", explain(error)),
     })?;
     if files {
-        replace_file("/etc/resolv.conf", resolv_conf(network).as_bytes())
-            .map_err(|error| format!("the guest's /etc/resolv.conf cannot be written: {error}"))?;
+        replace_file("/etc/resolv.conf", resolv_conf(network).as_bytes()).map_err(|error| {
+            format!("the guest's /etc/resolv.conf cannot be written: {}", explain(error))
+        })?;
     }
     Ok(())
 }

@@ -15,13 +15,15 @@ use rustix::thread::nanosleep;
 
 use sbx_proto::{Boot, Root};
 
+use crate::errno::explain;
+
 /// Where the parts of the new root are put together.
 const LOWER: &str = "/sbx-lower";
 const UPPER: &str = "/sbx-upper";
 const NEW: &str = "/sbx-root";
 
-/// How long init waits for a disk that the kernel has not found yet, in milliseconds.
-const DISK_WAIT: u32 = 2000;
+/// How often init looks for a disk that the kernel has not found yet, with at least a millisecond between.
+const DISK_TRIES: u32 = 100;
 
 /// Makes `/` what the host asks for.
 pub(crate) fn enter(boot: &Boot) -> Result<(), String> {
@@ -72,8 +74,9 @@ fn overlay(limit: Option<u64>) -> Result<(), String> {
         directory(path)?;
     }
     let options = limit.map(size).transpose()?;
-    mount("tmpfs", UPPER, "tmpfs", MountFlags::empty(), options.as_deref())
-        .map_err(|error| format!("the guest's kernel has no memory for changes: {error}"))?;
+    mount("tmpfs", UPPER, "tmpfs", MountFlags::empty(), options.as_deref()).map_err(|error| {
+        format!("the guest's kernel has no memory for changes: {}", explain(error))
+    })?;
     for name in ["changes", "work"] {
         directory(&format!("{UPPER}/{name}"))?;
     }
@@ -83,7 +86,7 @@ fn overlay(limit: Option<u64>) -> Result<(), String> {
             "the root cannot be made writable: {}",
             match error {
                 Errno::NODEV => "the guest's kernel has no overlay file system".to_string(),
-                error => error.to_string(),
+                error => explain(error).into_owned(),
             }
         )
     })
@@ -101,9 +104,9 @@ fn mount_disk(index: u8, read_only: bool) -> Result<bool, String> {
     let _ = mkdir("/dev", Mode::from_raw_mode(0o755));
     mount("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, None)
         .or_else(|error| if error == Errno::BUSY { Ok(()) } else { Err(error) })
-        .map_err(|error| format!("the guest's kernel has no devtmpfs: {error}"))?;
+        .map_err(|error| format!("the guest's kernel has no devtmpfs: {}", explain(error)))?;
     let start = first_bytes(&path)
-        .map_err(|error| format!("the guest's kernel found no disk {path}: {error}"))?;
+        .map_err(|error| format!("the guest's kernel found no disk {path}: {}", explain(error)))?;
     let kind = kind(&start).ok_or_else(|| {
         format!("the disk holds no ext4, erofs or squashfs{}", partitions(&start))
     })?;
@@ -116,18 +119,18 @@ fn mount_disk(index: u8, read_only: bool) -> Result<bool, String> {
     };
     result.map_err(|error| match error {
         Errno::NODEV => format!("the guest's kernel has no {kind}, which the disk holds"),
-        error => format!("the disk's {kind} cannot be mounted: {error}"),
+        error => format!("the disk's {kind} cannot be mounted: {}", explain(error)),
     })?;
     Ok(writable)
 }
 
 /// Reads what tells file systems apart, once the kernel has the disk.
 fn first_bytes(path: &str) -> Result<[u8; 2048], Errno> {
-    let mut waited = 0;
+    let mut tries = 0;
     let disk = loop {
         match open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Err(Errno::NOENT | Errno::NXIO) if waited < DISK_WAIT => {
-                waited += 1;
+            Err(Errno::NOENT | Errno::NXIO) if tries < DISK_TRIES => {
+                tries += 1;
                 let _ = nanosleep(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
             }
             result => break result?,
@@ -170,13 +173,13 @@ fn switch_to(path: &str) -> Result<(), String> {
         .and_then(|()| mount_move(".", "/"))
         .and_then(|()| chroot("."))
         .and_then(|()| chdir("/"))
-        .map_err(|error| format!("the root cannot be entered: {error}"))
+        .map_err(|error| format!("the root cannot be entered: {}", explain(error)))
 }
 
 fn directory(path: &str) -> Result<(), String> {
     match mkdir(path, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(format!("the initramfs has no room for {path}: {error}")),
+        Err(error) => Err(format!("the initramfs has no room for {path}: {}", explain(error))),
     }
 }
 
@@ -185,7 +188,7 @@ pub(crate) fn why_not(error: Errno) -> String {
     match error {
         Errno::NODEV => String::from("the guest's kernel has no virtio-fs"),
         Errno::INVAL => String::from("the guest's kernel found no such virtio-fs device"),
-        error => error.to_string(),
+        error => explain(error).into_owned(),
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::system::{finit_module, sethostname};
 use sbx_proto::{Boot, Root, Volume};
 
 use crate::cgroup::{self, Workload};
+use crate::errno::explain;
 use crate::{command, network, root};
 
 /// Where the host packs the kernel's modules, named in the order they need.
@@ -48,7 +49,9 @@ pub(crate) fn load_modules() -> Result<(), String> {
         match load(&path) {
             // There already, or nothing for it to do.
             Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
-            Err(error) => result = Err(format!("the kernel module {name} does not load: {error}")),
+            Err(error) => {
+                result = Err(format!("the kernel module {name} does not load: {}", explain(error)))
+            }
         }
         let _ = unlink(path);
     }
@@ -88,8 +91,9 @@ pub(crate) fn set_up(boot: &Boot) -> Result<Workload, String> {
     for volume in &boot.volumes {
         mount_volume(volume)?;
     }
-    sethostname(boot.hostname.as_bytes())
-        .map_err(|error| format!("the guest cannot be named \"{}\": {error}", boot.hostname))?;
+    sethostname(boot.hostname.as_bytes()).map_err(|error| {
+        format!("the guest cannot be named \"{}\": {}", boot.hostname, explain(error))
+    })?;
     network::loopback();
     let own_files = !matches!(boot.root, Root::Disk { read_only: false, .. });
     if own_files {
@@ -119,7 +123,9 @@ fn mount_kernel_files() -> Result<(), String> {
         let _ = mkdir(path, Mode::from_raw_mode(0o755));
         match mount(kind, path, kind, flags, data) {
             Ok(()) | Err(Errno::BUSY) => {}
-            Err(error) if needed => return Err(format!("the guest has no {path}: {error}")),
+            Err(error) if needed => {
+                return Err(format!("the guest has no {path}: {}", explain(error)));
+            }
             // Whoever needs it says so.
             Err(_) => {}
         }
@@ -137,8 +143,9 @@ fn mount_kernel_files() -> Result<(), String> {
 
 fn mount_volume(volume: &Volume) -> Result<(), String> {
     let Volume { tag, path, read_only } = volume;
-    make_directories(path)
-        .map_err(|error| format!("the volume's directory {path} cannot be made: {error}"))?;
+    make_directories(path).map_err(|error| {
+        format!("the volume's directory {path} cannot be made: {}", explain(error))
+    })?;
     let mut flags = MountFlags::NODEV;
     if *read_only {
         flags |= MountFlags::RDONLY;
