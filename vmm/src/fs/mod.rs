@@ -64,7 +64,7 @@ pub struct Options {
     pub access: Access,
     /// What it may add.
     pub quota: Quota,
-    /// The most files that the guest may know at once, of which each costs the server 300 bytes and the
+    /// The most files that the guest may know at once, of which each costs the server 400 bytes with its
     /// name. The guest's own kernel needs over 1 KiB for each, so that a guest has no use for more than
     /// its memory divided by that.
     pub nodes: usize,
