@@ -30,7 +30,13 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Say what this host can do, and how to mend what it cannot
-    Doctor,
+    ///
+    /// Exit status: 0 when both WebAssembly sandboxes and microVMs can run, 1 when one cannot.
+    Doctor {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     Compile(CompileArgs),
     #[command(subcommand)]
     Cache(CacheCommand),

@@ -9,6 +9,7 @@ mod args;
 mod cache;
 mod compile;
 mod completions;
+mod doctor;
 mod man;
 mod print;
 mod progress;
@@ -60,6 +61,7 @@ fn sbx() -> ! {
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Doctor { format } => doctor::doctor(format),
         Command::Compile(args) => compile::compile(&args),
         Command::Cache(command) => cache::cache(command),
         Command::Completions { shell } => completions::completions(shell),

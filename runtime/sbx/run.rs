@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 use sbx_core::policy::Policy;
+use sbx_core::route::{HEAD, Kind, route};
 use sbx_core::{Lifecycle, Spec};
+use sbx_host::workload;
+use sbx_vmm::VmBackend;
 use sbx_wasm::WasmBackend;
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,15 +15,23 @@ use crate::print;
 use crate::progress::Spinner;
 
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
-    let backend =
+    let wasm =
         WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::default()) };
     let explain = args.explain;
     let spec = spec(args)?;
+    let mut room = [0; HEAD];
+    let route = route(&spec, workload::head(&spec.workload, &mut room));
     if explain {
-        print::answer(sbx_wasm::explain::explain(&backend, &spec)?)?;
+        print::answer(match route.kind {
+            Kind::Wasm => sbx_wasm::explain::explain(&wasm, &spec)?,
+            Kind::Vm => sbx_vmm::explain(&spec, &route.why)?,
+        })?;
         return Ok(0);
     }
-    let mut sandbox = Lifecycle::create(&backend, &spec)?;
+    let mut sandbox = match route.kind {
+        Kind::Wasm => Lifecycle::create(&wasm, &spec)?,
+        Kind::Vm => Lifecycle::create(&VmBackend { times: times() }, &spec)?,
+    };
     sandbox.start()?;
     let exit = sandbox.wait()?;
     for line in sandbox.notes().iter().chain(&exit.message()) {
@@ -29,11 +40,19 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     Ok(exit.status())
 }
 
+/// Whether a microVM is to tell the times of its start.
+fn times() -> bool {
+    std::env::var_os("SBX_TIMES").is_some_and(|value| value == "1")
+}
+
 fn spec(args: RunArgs) -> Result<Spec> {
-    let RunArgs { grants, limits, invoke, mut command, .. } = args;
+    let RunArgs { grants, limits, machine, invoke, mut command, .. } = args;
     let file = grants.policy.as_deref().map(Policy::read).transpose()?.unwrap_or_default();
-    let flags = Policy { limits: limits.limits(), ..policy(grants)? };
-    let mut spec = Spec { workload: command.remove(0).into(), invoke, ..Spec::default() };
+    let backend = machine.backend();
+    let machine = machine.machine(limits.images());
+    let flags = Policy { limits: limits.limits(), machine, ..policy(grants)? };
+    let workload = command.remove(0).into();
+    let mut spec = Spec { workload, backend, invoke, ..Spec::default() };
     spec.args = command;
     file.overlay(flags).apply(&mut spec)?;
     Ok(spec)

@@ -1,8 +1,10 @@
 //! How a machine ends: whoever sees it first (a processor, a device) says so here, and the control
 //! thread hears of it.
 
+use rustix::event::{EventfdFlags, eventfd};
+use sbx_core::Exit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Why a machine runs no longer, as the machine saw it. What it means is for the control thread to say,
 /// which knows what the guest's init and console told before.
@@ -16,13 +18,17 @@ pub enum Cause {
     TripleFault,
     /// KVM could not go on: why, in its terms.
     Kvm(String),
+    /// The host failed the machine: how, as a sentence.
+    Host(String),
+    /// The console's output came to an end, and that ends the workload so.
+    Output(Exit),
 }
 
 /// The end of one machine. The first cause counts.
 #[derive(Debug)]
 pub struct End {
     cause: OnceLock<Cause>,
-    event: EventFd,
+    event: OwnedFd,
 }
 
 impl End {
@@ -31,7 +37,7 @@ impl End {
     /// # Errors
     /// When the host has no more descriptors.
     pub fn new() -> std::io::Result<Self> {
-        let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { cause: OnceLock::new(), event })
     }
 
@@ -39,7 +45,7 @@ impl End {
     pub fn set(&self, cause: Cause) {
         if self.cause.set(cause).is_ok() {
             // A full counter is readable too.
-            let _ = self.event.write(1);
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
     }
 
@@ -49,7 +55,7 @@ impl End {
     }
 
     /// Readable once the end has come.
-    pub fn event(&self) -> &EventFd {
-        &self.event
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 }

@@ -9,6 +9,7 @@
 pub mod backend;
 pub mod error;
 pub mod exit;
+pub mod explain;
 pub mod fake;
 pub mod lifecycle;
 pub mod limits;

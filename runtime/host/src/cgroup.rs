@@ -73,6 +73,32 @@ impl Cgroup {
     }
 }
 
+/// What this host has of control groups, for `sbx doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Available {
+    /// 1 where the cpu controller is a version 1 hierarchy of its own, else 2.
+    pub version: u8,
+    /// The controllers that sbx could use: all of them on version 1, those given to the groups of this
+    /// process on version 2.
+    pub controllers: Vec<String>,
+}
+
+/// Looks at what this process has of control groups; nothing if none are mounted.
+pub fn available() -> Option<Available> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if v1_cpu(&own, &mounts).is_some() {
+        let names = own.lines().filter_map(|line| line.split(':').nth(1));
+        let names = names.flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
+        return Some(Available { version: 1, controllers: names.map(Into::into).collect() });
+    }
+    let (mount, path) = v2(&own, &mounts)?;
+    let dir = mount.join(path.trim_start_matches('/'));
+    let names = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let controllers = names.split_whitespace().map(Into::into).collect();
+    Some(Available { version: 2, controllers })
+}
+
 /// Removes the groups that a killed sbx left below `parent`. One that still holds a process cannot be
 /// removed; one whose sbx is alive may be about to.
 fn sweep(parent: &Path) {

@@ -10,7 +10,7 @@
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use sbx_core::{Error, Result};
 use std::os::fd::BorrowedFd;
@@ -35,6 +35,22 @@ pub struct Reachable<'a> {
 pub fn confine<'a>(dirs: impl Iterator<Item = Reachable<'a>>, network: bool) -> Result<()> {
     restrict(dirs, network)
         .map_err(|e| Error::Refused(format!("cannot confine the sandbox with landlock: {e}")))
+}
+
+/// The version of landlock that this kernel has, as far as it is known here; 0 is none.
+pub fn version() -> u8 {
+    let known =
+        [(ABI::V6, 6), (ABI::V5, 5), (ABI::V4, 4), (ABI::V3, 3), (ABI::V2, 2), (ABI::V1, 1)];
+    let has = |abi: ABI| {
+        let hard = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        let rules = hard.handle_access(AccessFs::from_all(abi))?;
+        let net = AccessNet::from_all(abi);
+        let rules = if net.is_empty() { rules } else { rules.handle_access(net)? };
+        let scope = Scope::from_all(abi);
+        let rules = if scope.is_empty() { rules } else { rules.scope(scope)? };
+        rules.create().map(drop)
+    };
+    known.into_iter().find(|(abi, _)| has(*abi).is_ok()).map_or(0, |(_, version)| version)
 }
 
 fn restrict<'a>(

@@ -8,8 +8,10 @@ pub mod cache;
 pub mod cgroup;
 pub mod landlock;
 pub mod process;
+pub mod signals;
 pub mod terminal;
 pub mod volumes;
+pub mod workload;
 
 pub use cgroup::Cgroup;
 pub use process::{Process, ProcessLimits};

@@ -17,6 +17,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{self, Pid, Resource, Rlimit, WaitOptions, WaitStatus};
 
 use crate::Cgroup;
@@ -25,7 +26,7 @@ use crate::Cgroup;
 const REPORT_MAX: u64 = 32 * 1024;
 
 /// The signals that a caller of sbx means for the workload.
-const FORWARDED: [i32; 6] =
+pub(crate) const FORWARDED: [i32; 6] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 
 /// What the kernel holds a sandbox's process to.
@@ -100,6 +101,18 @@ impl Process {
         match process::kill_process(self.pid, named) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(e) => Err(Error::host("signal the sandbox's process", e)),
+        }
+    }
+
+    /// Waits for the process to end by itself, for `patience` at most. [`Self::wait`] tells how it did.
+    pub fn settle(&self, patience: Duration) -> Result<()> {
+        let failed = |e: rustix::io::Errno| Error::host("wait for the sandbox's process", e);
+        let process =
+            process::pidfd_open(self.pid, process::PidfdFlags::empty()).map_err(failed)?;
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        match poll(&mut ended, Timespec::try_from(patience).ok().as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(failed(e)),
         }
     }
 
@@ -221,7 +234,15 @@ fn prepare(limits: &ProcessLimits, cgroup: Option<&Cgroup>, parent: Pid) -> Resu
 
 /// Has the kernel kill this process when it has used `limit` of processor time: `ITIMER_PROF` to
 /// the tick, its signal being deadly by default; `RLIMIT_CPU`, in whole seconds, as the second lock.
-fn limit_cpu_time(limit: Duration) -> Result<()> {
+///
+/// What the process has used already is not counted. A process that takes over [`CPU_TIME`] hears of
+/// the end, and has two seconds to end itself.
+///
+/// [`CPU_TIME`]: crate::signals::CPU_TIME
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn limit_cpu_time(limit: Duration) -> Result<()> {
     let failed = |e| Error::host("limit the processor time", e);
     let mut value = libc::timeval {
         tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -236,7 +257,9 @@ fn limit_cpu_time(limit: Duration) -> Result<()> {
     if unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) } != 0 {
         return Err(failed(std::io::Error::last_os_error()));
     }
-    let seconds = |more| Some(limit.as_secs().saturating_add(more));
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec;
+    let used = u64::try_from(used).unwrap_or_default();
+    let seconds = |more| Some(limit.as_secs().saturating_add(used).saturating_add(more));
     // SIGXCPU names the reason; SIGKILL comes behind it.
     process::setrlimit(Resource::Cpu, Rlimit { current: seconds(2), maximum: seconds(3) })
         .map_err(|e| failed(e.into()))

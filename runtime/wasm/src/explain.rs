@@ -1,8 +1,8 @@
 //! `--explain`: what a workload is, what it imports, and what it would be granted; without running
 //! it.
 
+use sbx_core::explain::Explanation;
 use sbx_core::{Result, Spec};
-use std::fmt::{Display, Write as _};
 
 use crate::WasmBackend;
 use crate::backend::variant;
@@ -29,49 +29,12 @@ pub fn explain(backend: &WasmBackend, spec: &Spec) -> Result<String> {
                 .collect::<Vec<_>>(),
         ),
     };
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| {
-        let _ = writeln!(text, "{name:<12}{value}");
-    };
-    line("workload", &spec.workload.display());
-    line("backend", &format_args!("wasm, because the file is {what}"));
-    line("code", &origin);
-    section(&mut line, "imports", imports.iter().map(|i| i.escape_debug().to_string()), "nothing");
-    section(&mut line, "granted", granted(spec), "nothing");
-    let limits = spec.limits.describe();
-    let limits = limits.iter().map(|(name, value)| format!("--{name} {value}"));
-    section(&mut line, "limits", limits, "none");
-    Ok(text)
-}
-
-fn section(
-    line: &mut dyn FnMut(&str, &dyn Display),
-    name: &str,
-    items: impl IntoIterator<Item = String>,
-    none: &str,
-) {
-    let mut name = name;
-    for item in items {
-        line(name, &item);
-        name = "";
-    }
-    if !name.is_empty() {
-        line(name, &none);
-    }
-}
-
-fn granted(spec: &Spec) -> Vec<String> {
-    let mut granted = Vec::new();
-    for v in &spec.volumes {
-        let access = if v.read_only { "read-only" } else { "read and write" };
-        granted.push(format!("directory {} at {}, {access}", v.host.display(), v.guest));
-    }
-    // Values may be secrets.
-    granted.extend(spec.env.iter().map(|(key, _)| format!("variable {}", key.display())));
-    granted.extend(spec.workdir.iter().map(|dir| format!("working directory {dir}")));
-    granted.extend(spec.allow_net.iter().map(|rule| format!("connections to {rule}")));
-    granted.extend(spec.listen.iter().map(|address| format!("listening on {address}")));
-    granted.extend(spec.stdin.then(|| "standard input".into()));
-    granted.extend(spec.tty.then(|| "the terminal".into()));
-    granted
+    let mut text = Explanation::default();
+    text.line("workload", spec.workload.display());
+    text.line("backend", format_args!("wasm, because the file is {what}"));
+    text.line("code", origin);
+    let imports = imports.iter().map(|i| i.escape_debug().to_string());
+    text.section("imports", imports, "nothing");
+    text.grants(spec);
+    Ok(text.finish())
 }

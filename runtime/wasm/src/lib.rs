@@ -30,3 +30,11 @@ mod volumes;
 
 pub use backend::WasmBackend;
 pub use compile::{CompileLimits, Progress};
+
+/// Whether WebAssembly code can run on this host at all.
+///
+/// # Errors
+/// Why it cannot.
+pub fn can_run() -> sbx_core::Result<()> {
+    engine::runner(engine::Variant { fuel: false }).map(drop)
+}

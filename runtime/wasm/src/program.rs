@@ -2,8 +2,8 @@
 
 use sbx_core::{Error, Result};
 use sbx_host::cache::{Cache, Key};
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use sbx_host::workload;
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use wasmtime::component::Component;
@@ -13,9 +13,6 @@ use crate::compile::{self, CompileLimits, Progress, Source};
 use crate::engine::{self, Variant};
 use crate::form::Form;
 use crate::preview1;
-
-/// The largest workload that is read: larger ones are no programs.
-const LARGEST: u64 = 1 << 30;
 
 /// The cache's words for what wasmtime makes.
 const MODULE: &str = "module";
@@ -76,7 +73,7 @@ pub(crate) fn load(
     variant: Variant,
     compiler: &Compiler<'_>,
 ) -> Result<(Program, Origin)> {
-    let (mut file, meta) = open(path)?;
+    let (mut file, meta) = workload::open(path)?;
     let engine = engine::runner(variant)?;
     // Without a cache sbx works as well, only slower.
     let cache = Cache::open().ok();
@@ -85,7 +82,7 @@ pub(crate) fn load(
     if let Some(program) = file_key.as_ref().and_then(hit) {
         return Ok((program, Origin::Cache));
     }
-    let bytes = read(&mut file, path)?;
+    let bytes = workload::read(&mut file, path)?;
     let source = Source { path, bytes: &bytes, form: Form::of(&bytes, path)? };
     let key = Key::of_bytes(&bytes, variant.name());
     let found = match hit(&key) {
@@ -107,39 +104,6 @@ pub(crate) fn load(
         let _ = cache.alias(file_key, &key);
     }
     Ok(found)
-}
-
-fn open(path: &Path) -> Result<(File, Metadata)> {
-    let name = path.display();
-    let flags =
-        rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let file =
-        rustix::fs::open(path, rustix::fs::OFlags::RDONLY | flags, rustix::fs::Mode::empty());
-    let file = file.map(File::from).map_err(|e| match e {
-        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => {
-            Error::NotFound(format!("there is no workload at {name}"))
-        }
-        e => Error::NotRunnable(format!("cannot open {name}: {}", io::Error::from(e))),
-    })?;
-    let meta = file.metadata().map_err(|e| Error::host(format!("inspect {name}"), e))?;
-    if meta.is_dir() {
-        return Err(Error::NotRunnable(format!("{name} is a directory; name the program in it")));
-    }
-    if !meta.is_file() {
-        return Err(Error::NotRunnable(format!("{name} is not a regular file")));
-    }
-    if meta.len() > LARGEST {
-        return Err(Error::NotRunnable(format!("{name} is too large to be a program")));
-    }
-    Ok((file, meta))
-}
-
-fn read(file: &mut File, path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(LARGEST)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::host(format!("read {}", path.display()), e))?;
-    Ok(bytes)
 }
 
 /// Compiles, into the cache if there is one.

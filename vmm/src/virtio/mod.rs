@@ -1,13 +1,16 @@
 //! The virtio protocol, once for all devices: what a device is ([`VirtioDevice`]), the walk of its
-//! queues ([`queue`]), and its registers (`mmio`), after the OASIS specification virtio 1.2.
+//! queues ([`queue`]), its registers ([`mmio`]) and the thread that serves it ([`worker`]), after the
+//! OASIS specification virtio 1.2.
 //!
 //! A device says what it is and serves its queues; it never sees negotiation, status, interrupts or a
 //! ring. Whatever the guest writes is hostile: a device answers nonsense with [`DeviceError`], upon
 //! which the transport sets `DEVICE_NEEDS_RESET` and leaves the device alone until the driver resets it.
 
+pub mod mmio;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod worker;
 
 use std::os::fd::RawFd;
 

@@ -16,6 +16,11 @@ pub struct Queue {
     pub(super) ring: Ring,
     /// Whether something was given back that the driver has not been told of.
     pub(super) used: bool,
+    /// How many chains the device may still take in this call: the transport sets it, lest a driver that
+    /// refills its ring as fast as it is served keep the thread from every other device.
+    pub(super) budget: u32,
+    /// Whether the device would have taken one more chain.
+    pub(super) starved: bool,
 }
 
 /// What the driver offers: first bytes to read, then room to write to.
@@ -27,21 +32,27 @@ pub struct Chain<'a> {
 impl Queue {
     /// A queue of at most `max_size` (a power of two up to 32768) entries.
     pub fn new(max_size: u16) -> Result<Self, DeviceError> {
-        Ok(Self { ring: Ring::new(max_size)?, used: false })
+        Ok(Self { ring: Ring::new(max_size)?, used: false, budget: u32::MAX, starved: false })
     }
 
-    /// Takes the next chain; nothing while the driver has not set the queue up, or offers none.
+    /// Takes the next chain; nothing while the driver has not set the queue up, or offers none, or the
+    /// device had its share for now: the transport calls it again when there is more.
     pub fn pop<'a>(&mut self, mem: &'a GuestMemory) -> Result<Option<Chain<'a>>, DeviceError> {
         if !self.ring.ready() {
             return Ok(None);
         }
-        let chain = self.ring.iter(mem)?.next();
+        let chain = if self.budget == 0 { None } else { self.ring.iter(mem)?.next() };
+        match chain {
+            Some(_) => self.budget -= 1,
+            None => self.starved = true,
+        }
         Ok(chain.map(|chain| Chain { chain, mem }))
     }
 
     /// Puts back the chain that was popped last, for want of the host.
     pub fn unpop(&mut self) {
         self.ring.go_to_previous_position();
+        self.budget = self.budget.saturating_add(1);
     }
 
     /// Gives the chain with this head back to the driver, `written` bytes of it filled.

@@ -1,0 +1,218 @@
+//! [`sbx_core::Backend`] for microVMs: plans in sbx's process, builds and runs in a child, which is the
+//! machine.
+//!
+//! The parent opens all that the user named and tells all that the user did wrong; KVM's objects belong to
+//! the address space that makes them, so that the child makes them. The child never returns, and nothing
+//! of the machine outlives it.
+
+use kvm_ioctls::Kvm;
+use sbx_core::{Backend, Ending, Error, Exit, Limits, Result, Sandbox, Signal, Spec, Waited};
+use sbx_host::landlock::{self, Reachable};
+use sbx_host::signals::{LAST_WORDS, Signals};
+use sbx_host::terminal::Raw;
+use sbx_host::{Cgroup, Process, ProcessLimits};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::agent::Agent;
+use crate::control::Log;
+use crate::control::console::{Console, Screen};
+use crate::control::session::Session;
+use crate::end::End;
+use crate::fs::Access;
+use crate::kvm;
+use crate::machine::{self, Machine};
+use crate::plan::{self, Device, Plan};
+use crate::seccomp::Role;
+use crate::times::{self, Times};
+
+/// How long a machine that is to be killed may take to say what it knows.
+const LAST: Duration = Duration::from_millis(200);
+
+/// Runs guests with an operating system of their own.
+#[derive(Debug, Default)]
+pub struct VmBackend {
+    /// Whether the times of a start are told at its end.
+    pub times: bool,
+}
+
+impl Backend for VmBackend {
+    fn create(&self, spec: &Spec) -> Result<Box<dyn Sandbox>> {
+        enforceable(&spec.limits)?;
+        let plan = plan::plan(spec)?;
+        let kvm = kvm::open().map_err(|e| Error::Refused(e.to_string()))?;
+        // Whole processors are the guest's own; only a part of one has to be measured out.
+        let cpus = spec.limits.cpus.filter(|cpus| !cpus.is_multiple_of(1000));
+        let cgroup = cpus.map(Cgroup::with_cpus).transpose()?;
+        let keys = plan.stdin && plan.task.as_ref().is_none_or(|t| t.process.terminal.is_some());
+        let prepared = Prepared { plan, kvm, times: None };
+        let (prepared, times) = (Some(prepared), self.times);
+        Ok(Box::new(VmSandbox { times, prepared, cgroup, keys, process: None, raw: None }))
+    }
+}
+
+/// Refuses the limits that a machine cannot hold its guest to.
+fn enforceable(limits: &Limits) -> Result<()> {
+    let Limits {
+        memory: _,   // the guest's memory
+        timeout: _,  // the core's clock
+        cpu_time: _, // the kernel's, on the child
+        cpus: _,     // processors, and the control group
+        pids,
+        fds: _,    // the guest's kernel
+        output: _, // counted by the host
+        disk: _,   // counted by the shared directories
+        fuel,
+    } = limits;
+    if *pids == Some(0) {
+        return Err(Error::Refused("--pids 0 leaves no process to run the workload in".into()));
+    }
+    if fuel.is_some() {
+        return Err(Error::Refused(
+            "--fuel counts WebAssembly instructions, and a microVM runs none; use --cpu-time"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// All that the child needs.
+struct Prepared {
+    plan: Plan,
+    kvm: Kvm,
+    /// Processor time of sbx until it forked, if times are told.
+    times: Option<Duration>,
+}
+
+struct VmSandbox {
+    times: bool,
+    prepared: Option<Prepared>,
+    cgroup: Option<Cgroup>,
+    /// Whether the terminal's keys are all the guest's.
+    keys: bool,
+    process: Option<Process>,
+    raw: Option<Raw>,
+}
+
+impl VmSandbox {
+    fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().ok_or_else(|| Error::Refused("the sandbox has no process".into()))
+    }
+}
+
+impl Sandbox for VmSandbox {
+    fn start(&mut self) -> Result<()> {
+        let prepared = self
+            .prepared
+            .take()
+            .ok_or_else(|| Error::Refused("the sandbox has been started already".into()))?;
+        // The clock of the processor time starts with the workload, which is the child's to know.
+        let limits = ProcessLimits::default();
+        let mut prepared = prepared;
+        prepared.times = self.times.then(times::cpu_time);
+        self.process = Some(Process::spawn(&limits, self.cgroup.take(), || prepared.run())?);
+        self.raw = self.keys.then(Raw::enter).flatten();
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        let process = self.process()?;
+        if signal == Signal::KILL {
+            // What a guest that hangs wrote on its console is worth waiting for, a moment.
+            process.signal(Signal(LAST_WORDS))?;
+            process.settle(LAST)?;
+        }
+        process.signal(signal)
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
+        let waited = self.process()?.wait(until)?;
+        if let Waited::Ended(_) = waited {
+            self.raw = None;
+        }
+        Ok(waited)
+    }
+}
+
+impl Prepared {
+    /// Builds and runs the machine to its end; the child's whole work.
+    fn run(self) -> Ending {
+        let begun = Instant::now();
+        self.try_run(begun).unwrap_or_else(|e| Exit::Failed(e).into())
+    }
+
+    fn try_run(mut self, begun: Instant) -> std::result::Result<Ending, String> {
+        let text = |e: Error| e.to_string();
+        let signals = Signals::take_over().map_err(text)?;
+        let end = Arc::new(End::new().map_err(|e| e.to_string())?);
+        let log = Log::default();
+        let dirs = self.directories().map_err(|e| e.to_string())?;
+        let screen = self.screen(&end, &log);
+        let mut machine = machine::build(&mut self.plan, &self.kvm, &end, &screen, begun)
+            .map_err(|e| e.to_string())?;
+        let reachable = dirs
+            .iter()
+            .map(|(dir, read_only)| Reachable { dir: dir.as_fd(), read_only: *read_only });
+        landlock::confine(reachable, false).map_err(text)?;
+        let times = self.times.map(|parent| Times { parent, begun, timer: machine.timer.clone() });
+        let control = control(self.plan, &mut machine, signals, end.clone(), log)?;
+        let times = times.map(Times::entering);
+        machine.start(&end).map_err(|e| e.to_string())?;
+        Role::Control.confine().map_err(|e| format!("a thread cannot be confined: {e}"))?;
+        let mut ending = control();
+        ending.notes.extend(times.and_then(|entered| entered.note()));
+        Ok(ending)
+    }
+
+    /// The shared directories, and which of them are only to be read.
+    fn directories(&self) -> std::io::Result<Vec<(OwnedFd, bool)>> {
+        let dirs = self.plan.devices.iter().filter_map(|device| match device {
+            Device::Fs { dir, access, .. } => Some((dir, *access != Access::ReadWrite)),
+            _ => None,
+        });
+        dirs.map(|(dir, read_only)| Ok((dir.try_clone()?, read_only))).collect()
+    }
+
+    /// Where the console goes: to the caller if it is all that the guest has, else only to the log.
+    fn screen(&self, end: &Arc<End>, log: &Log) -> machine::Screen {
+        let log = log.clone();
+        if self.plan.task.is_none() {
+            let mut screen = Screen::new(end.clone(), self.plan.limits.output, log);
+            return Arc::new(Mutex::new(move |bytes: &[u8]| screen.show(bytes)));
+        }
+        Arc::new(Mutex::new(move |bytes: &[u8]| {
+            log.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+        }))
+    }
+}
+
+/// What the first thread does while the machine runs.
+fn control(
+    plan: Plan,
+    machine: &mut Machine,
+    signals: Signals,
+    end: Arc<End>,
+    log: Log,
+) -> std::result::Result<Box<dyn FnOnce() -> Ending>, String> {
+    let stream = machine.stream.take();
+    let Some(task) = plan.task else {
+        let (stdin, cpu_time) = (plan.stdin, plan.limits.cpu_time);
+        let (serial, terminal) = (machine.serial.clone(), machine.terminal.take());
+        let console = Console { end, signals, log, serial, keys: stream, terminal, stdin, cpu_time };
+        return Ok(Box::new(|| console.run()));
+    };
+    let stream = stream.ok_or("the guest has no way to speak to sbx")?;
+    let session = Agent::new(stream)
+        .and_then(|agent| Session::new(task, agent, end, signals, log))
+        .map_err(|e| e.to_string())?;
+    Ok(Box::new(|| session.run()))
+}

@@ -1,0 +1,103 @@
+//! Puts content into guest memory before the guest runs: whole pages of files by mapping them, all else
+//! by copying.
+//!
+//! Overwrites nothing but the bytes it is told to, so two things may share a page.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::layout::PAGE;
+use crate::memory::{self, GuestMemory};
+
+/// How much is copied at a time.
+const CHUNK: usize = 64 << 10;
+
+/// Puts `bytes` at `address`.
+///
+/// # Errors
+/// When they do not fit there.
+pub(super) fn bytes(mem: &GuestMemory, address: u64, bytes: &[u8]) -> io::Result<()> {
+    mem.write_slice(bytes, GuestAddress(address)).map_err(io::Error::other)
+}
+
+/// Puts `len` bytes of `file` from `offset` on at `address`. The file must not shrink while the guest
+/// lives.
+///
+/// # Errors
+/// When they do not fit there, or the file does not have or give them.
+pub(super) fn file(
+    mem: &GuestMemory,
+    address: u64,
+    file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    let end = address.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+    let (first, last) = (address.checked_next_multiple_of(PAGE), end / PAGE * PAGE);
+    let Some(first) = first.filter(|first| *first < last && address % PAGE == offset % PAGE) else {
+        return copy(mem, address, file, offset, len);
+    };
+    let (head, pages) = (first - address, last - first);
+    copy(mem, address, file, offset, head)?;
+    memory::map_file(mem, first, file, offset + head, pages)?;
+    copy(mem, last, file, offset + head + pages, end - last)
+}
+
+fn copy(mem: &GuestMemory, address: u64, file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(CHUNK).min(CHUNK)];
+    let mut done = 0;
+    while done < len {
+        let next = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
+        file.read_exact_at(&mut buffer[..next], offset + done)?;
+        bytes(mem, address + done, &buffer[..next])?;
+        done += next as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Every way a piece of a file can lie to the pages gives the same bytes, and spares those around.
+    #[test]
+    fn pieces_arrive_whole_and_alone() {
+        let content: Vec<u8> = (0..5 * 4096u32).map(|i| (i % 251) as u8 + 1).collect();
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(&content).unwrap();
+        let cases =
+            [(0, 0, 8192), (0, 0, 5000), (100, 100, 12000), (100, 50, 12000), (4000, 4000, 50)];
+        for (to, offset, len) in cases {
+            let mem = memory::allocate(&[(0, 1 << 20)]).unwrap();
+            bytes(&mem, 0x1000, &[255; 0x8000]).unwrap();
+            file(&mem, 0x2000 + to, &from, offset, len).unwrap();
+            let mut seen = vec![0; 0x8000];
+            mem.read_slice(&mut seen, GuestAddress(0x1000)).unwrap();
+            let (start, len) = (0x1000 + to as usize, len as usize);
+            assert!(seen[..start].iter().chain(&seen[start + len..]).all(|b| *b == 255));
+            assert_eq!(seen[start..start + len], content[offset as usize..][..len]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mem = memory::allocate(&[(0, 1 << 20)]).unwrap();
+        let from = tempfile::tempfile().unwrap();
+        from.set_len(3 << 20).unwrap();
+        for (address, offset, len) in [
+            (0, 0, 2 << 20),
+            (u64::MAX - 10, 0, 4096),
+            (0x2000, 0, 4 << 20),
+            (100, 2, 2 << 20),
+            (0, 3 << 20, 1),
+        ] {
+            assert!(
+                file(&mem, address, &from, offset, len).is_err(),
+                "{address:x} {offset:x} {len:x}"
+            );
+        }
+    }
+}

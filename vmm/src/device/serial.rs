@@ -1,0 +1,215 @@
+//! The first serial port of a PC, a 16550A: the kernel's console.
+//!
+//! Output leaves one byte at a time, as the guest writes it. Input waits in the port's FIFO; what does
+//! not fit is the caller's to keep until [`Serial::room`] tells that the guest has taken what there was.
+//!
+//! Not here: baud rates, modem lines that change, and the FIFO's control register. The registers are
+//! those of the crate vm-superio.
+
+use rustix::event::{EventfdFlags, eventfd};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vm_superio::Trigger;
+use vm_superio::serial::{Serial as Uart, SerialEvents};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::boot::layout::{SERIAL, SERIAL_IRQ};
+use crate::bus::BusDevice;
+
+/// The port's addresses, COM1.
+pub const PORTS: Range<u64> = SERIAL as u64..SERIAL as u64 + 8;
+/// Its interrupt.
+pub const IRQ: u32 = SERIAL_IRQ;
+
+/// What takes the guest's output. An error of its own is its own to keep: the guest cannot help.
+pub type Output = Box<dyn FnMut(&[u8]) + Send>;
+
+/// The port.
+pub struct Serial {
+    uart: Mutex<Uart<Interrupt, Room, Sink>>,
+    room: Arc<OwnedFd>,
+}
+
+/// A full counter signals too.
+fn signal(event: &OwnedFd) {
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+}
+
+struct Interrupt(EventFd);
+
+impl Trigger for Interrupt {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        // A full counter interrupts too.
+        let _ = self.0.write(1);
+        Ok(())
+    }
+}
+
+struct Room(Arc<OwnedFd>);
+
+impl SerialEvents for Room {
+    fn buffer_read(&self) {}
+
+    fn out_byte(&self) {}
+
+    fn tx_lost_byte(&self) {}
+
+    fn in_buffer_empty(&self) {
+        signal(&self.0);
+    }
+}
+
+struct Sink(Output);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Serial {
+    /// A port whose output goes to `out`; `irq` is signalled once for each interrupt.
+    ///
+    /// # Errors
+    /// When the host has no more descriptors.
+    pub fn new(irq: EventFd, out: Output) -> io::Result<Self> {
+        let room = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let events = Room(room.clone());
+        let uart = Uart::with_events(Interrupt(irq), events, Sink(out));
+        Ok(Self { uart: Mutex::new(uart), room })
+    }
+
+    /// Gives input to the guest; returns how many bytes there was room for.
+    pub fn input(&self, bytes: &[u8]) -> usize {
+        // The only error that there is says that the FIFO is full.
+        self.lock().enqueue_raw_bytes(bytes).unwrap_or_default()
+    }
+
+    /// Signalled when the guest has emptied the FIFO. While the guest tests the port in loopback mode
+    /// nothing is taken, and the end of that is signalled too.
+    pub fn room(&self) -> BorrowedFd<'_> {
+        self.room.as_fd()
+    }
+
+    /// Takes note of the signal, before input is given again.
+    pub fn look_for_room(&self) {
+        let _ = rustix::io::read(&self.room, &mut [0; 8]);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Uart<Interrupt, Room, Sink>> {
+        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The modem control register, and its bit for loopback.
+const MCR: u8 = 4;
+const LOOPBACK: u8 = 1 << 4;
+
+impl BusDevice for Serial {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        // Registers are a byte wide; a wider access is nobody's.
+        data.fill(0xff);
+        if let ([byte], Ok(register)) = (data, u8::try_from(offset)) {
+            *byte = self.lock().read(register);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let (&[byte], Ok(register)) = (data, u8::try_from(offset)) {
+            // Neither the interrupt nor the output fail.
+            let _ = self.lock().write(register, byte);
+            if register == MCR && byte & LOOPBACK == 0 {
+                signal(&self.room);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const DATA: u64 = 0;
+    const INTERRUPTS: u64 = 1;
+    const LINE_STATUS: u64 = 5;
+    /// More than any FIFO of this kind has.
+    const MUCH: [u8; 256] = [b'x'; 256];
+
+    fn port() -> (Serial, EventFd, Arc<Mutex<Vec<u8>>>) {
+        let irq = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let out = written.clone();
+        let out = Box::new(move |bytes: &[u8]| out.lock().unwrap().extend_from_slice(bytes));
+        (Serial::new(irq.try_clone().unwrap(), out).unwrap(), irq, written)
+    }
+
+    fn read(serial: &Serial, register: u64) -> u8 {
+        let mut data = [0];
+        serial.read(register, &mut data);
+        data[0]
+    }
+
+    #[test]
+    fn output_leaves_in_order() {
+        let (serial, irq, written) = port();
+        b"hello\n".iter().for_each(|byte| serial.write(DATA, &[*byte]));
+        assert_eq!(*written.lock().unwrap(), b"hello\n");
+        assert!(irq.read().is_err());
+        serial.write(INTERRUPTS, &[2]);
+        assert!(irq.read().is_ok());
+    }
+
+    #[test]
+    fn input_waits_for_room() {
+        let (serial, irq, _) = port();
+        serial.write(INTERRUPTS, &[1]);
+        let _ = irq.read();
+        let taken = serial.input(&MUCH);
+        assert!((1..MUCH.len()).contains(&taken));
+        assert!(irq.read().is_ok());
+        assert_eq!(serial.input(&MUCH), 0);
+        for _ in 0..taken {
+            assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_err());
+            assert_eq!(read(&serial, LINE_STATUS) & 1, 1);
+            assert_eq!(read(&serial, DATA), b'x');
+        }
+        assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
+        assert_eq!(read(&serial, LINE_STATUS) & 1, 0);
+        assert_eq!(serial.input(&MUCH), taken);
+    }
+
+    #[test]
+    fn loopback_takes_no_input_and_its_end_is_told() {
+        let (serial, _, written) = port();
+        serial.write(u64::from(MCR), &[LOOPBACK]);
+        assert_eq!(serial.input(b"x"), 0);
+        // The guest tests the port, without end: nothing leaves, and nothing grows.
+        (0..1000).for_each(|_| serial.write(DATA, b"t"));
+        assert!(written.lock().unwrap().is_empty());
+        serial.write(u64::from(MCR), &[0]);
+        assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
+    }
+
+    #[test]
+    fn accesses_of_other_widths_are_nobodys() {
+        let (serial, _, written) = port();
+        for len in [0, 2, 4, 8] {
+            let mut data = vec![0; len];
+            serial.read(LINE_STATUS, &mut data);
+            assert_eq!(data, vec![0xff; len]);
+            serial.write(DATA, &data);
+        }
+        serial.write(0x1_0000, b"x");
+        assert!(written.lock().unwrap().is_empty());
+    }
+}
