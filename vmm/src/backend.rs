@@ -207,7 +207,8 @@ fn control(
     let Some(task) = plan.task else {
         let (stdin, cpu_time) = (plan.stdin, plan.limits.cpu_time);
         let (serial, terminal) = (machine.serial.clone(), machine.terminal.take());
-        let console = Console { end, signals, log, serial, keys: stream, terminal, stdin, cpu_time };
+        let console =
+            Console { end, signals, log, serial, keys: stream, terminal, stdin, cpu_time };
         return Ok(Box::new(|| console.run()));
     };
     let stream = stream.ok_or("the guest has no way to speak to sbx")?;

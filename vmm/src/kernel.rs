@@ -6,7 +6,7 @@
 //! it goes the archive of the modules that sbx's init loads.
 
 use sbx_core::{Error, Result};
-use sbx_host::cache::{Cache, Draft, Key};
+use sbx_host::cache::{Cache, Key};
 use sbx_host::workload;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, Write};
@@ -171,14 +171,14 @@ impl Source<'_> {
                 make(&mut draft.file)?;
                 // Published or not, the file is there as long as it is open.
                 let _ = cache.publish(key, kind, &draft);
-                reopened(&draft).map_err(|e| self.lost(e))
+                rewound(&draft.file).map_err(|e| self.lost(e))
             }
             None => {
                 let memory =
                     rustix::fs::memfd_create("sbx-kernel", rustix::fs::MemfdFlags::CLOEXEC);
                 let mut file = File::from(memory.map_err(|e| self.lost(e.into()))?);
                 make(&mut file)?;
-                Ok(file)
+                rewound(&file).map_err(|e| self.lost(e))
             }
         }
     }
@@ -188,9 +188,11 @@ impl Source<'_> {
     }
 }
 
-/// The file of a draft, for as long as this process has it open.
-fn reopened(draft: &Draft) -> io::Result<File> {
-    draft.file.try_clone()
+/// A file that was just written, to be read from its start.
+fn rewound(file: &File) -> io::Result<File> {
+    let mut file = file.try_clone()?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Writes the modules of a kernel as an archive.

@@ -50,6 +50,10 @@ const ALL: &[libc::c_long] = &[
     libc::SYS_writev,
 ];
 
+/// With [`ALL`]: what devices do when their driver starts or resets them, which a processor's thread does
+/// by a write to their registers.
+const VCPU: &[libc::c_long] = &[libc::SYS_sendto, libc::SYS_shutdown, libc::SYS_timerfd_settime];
+
 /// With [`ALL`]: queues, and the files behind devices.
 const DEVICES: &[libc::c_long] = &[
     libc::SYS_epoll_ctl,
@@ -130,7 +134,7 @@ mod request {
 impl Role {
     fn calls(self) -> Vec<libc::c_long> {
         let lists: &[&[libc::c_long]] = match self {
-            Self::Vcpu => &[ALL],
+            Self::Vcpu => &[ALL, VCPU],
             Self::Devices => &[ALL, DEVICES],
             Self::Files => &[ALL, DEVICES, FILES],
             Self::Control => &[ALL, CONTROL],

@@ -294,6 +294,6 @@ mod tests {
     #[test]
     fn nonsense_is_survived() {
         // Pages behind the rings, or the test would wreck itself and not the device.
-        hostile::torture(256, || Balloon::new().unwrap().0);
+        hostile::torture_from(256, || Balloon::new().unwrap().0);
     }
 }

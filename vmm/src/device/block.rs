@@ -16,9 +16,10 @@ use vm_memory::{Bytes, ReadVolatile, WriteVolatile};
 
 use super::image::{Image, SECTOR};
 use super::rate::{Rate, Throttle};
+use super::segments::{Outside, Segments};
 use crate::memory::GuestMemory;
 use crate::virtio::{DeviceError, HostFile, Io, VirtioDevice, read_config_space};
-use request::{HEADER, Outside, Request, SEG_MAX, Segments};
+use request::{HEADER, Request, SEG_MAX};
 
 const QUEUE_SIZES: [u16; 1] = [256];
 /// Ranges of one discard or write-zeroes request.

@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_survived() {
-        hostile::torture(0, || {
+        hostile::torture(|| {
             let (console, handle, mut far, _) = console();
             far.write_all(&[7; 10_000]).unwrap();
             handle.resize(u16::MAX, u16::MAX);

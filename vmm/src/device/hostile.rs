@@ -58,9 +58,14 @@ impl Dice {
     }
 }
 
-/// Lets devices be used by such guests, whose buffers have numbers from `first` on. A device may refuse
-/// with an error, upon which it is reset and set up anew, as by the transport.
-pub(super) fn torture<D: VirtioDevice>(first: u64, mut make: impl FnMut() -> D) {
+/// Lets devices be used by such guests. A device may refuse with an error, upon which it is reset and set
+/// up anew, as by the transport.
+pub(super) fn torture<D: VirtioDevice>(make: impl FnMut() -> D) {
+    torture_from(0, make);
+}
+
+/// As [`torture`], with numbers in the buffers that begin with `first`.
+pub(super) fn torture_from<D: VirtioDevice>(first: u64, mut make: impl FnMut() -> D) {
     let mut dice = Dice(0x5eed);
     for _ in 0..MACHINES {
         let mut device = make();

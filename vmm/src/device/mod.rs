@@ -1,19 +1,20 @@
 //! The devices, one a file.
 
 pub mod balloon;
-pub mod boot_timer;
-pub mod console_log;
-pub mod i8042;
-pub mod power;
-pub mod serial;
 pub mod block;
+pub mod boot_timer;
 pub mod console;
+pub mod console_log;
+pub mod fs;
 #[cfg(test)]
 mod hostile;
+pub mod i8042;
 pub mod image;
 pub mod net;
+pub mod power;
 pub mod rate;
 pub mod rng;
+mod segments;
+pub mod serial;
 pub mod tap;
 pub mod vsock;
-pub mod fs;

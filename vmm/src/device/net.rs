@@ -8,12 +8,15 @@
 //! It does NOT have a control queue, several queue pairs, filters, or a link that goes down; and it does
 //! not keep the guest from sending with another's address, which is for the host's firewall.
 
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
+use vm_memory::ReadVolatile;
 
 use super::rate::{Rate, Throttle};
+use super::segments::{Outside, Segments};
 use super::tap::Tap;
 use crate::memory::GuestMemory;
 use crate::virtio::queue::{Chain, Queue};
@@ -26,6 +29,8 @@ const NUM_BUFFERS: usize = 10;
 /// The longest packet: one to be segmented, of 64 KiB and its Ethernet header.
 const LONGEST: usize = HEADER + 65536 + 14;
 
+/// Descriptors of a chain for packets; Linux uses up to 19.
+const MOST_PIECES: usize = 64;
 /// Packets received before something else has its turn.
 const BATCH: usize = 256;
 
@@ -101,6 +106,8 @@ pub struct Net<L: Link = Tap> {
     listening: bool,
     /// The link took no more.
     blocked: bool,
+    /// Room that the guest left, taken from its queue and not yet filled; at most a queue's worth.
+    rooms: VecDeque<Room>,
     /// A packet on its way to the guest, and its length; 0 if there is none.
     incoming: Box<[u8]>,
     pending: usize,
@@ -122,6 +129,7 @@ impl<L: Link> Net<L> {
             mergeable: false,
             listening: false,
             blocked: false,
+            rooms: VecDeque::new(),
             incoming: vec![0; LONGEST].into(),
             pending: 0,
             outgoing: vec![0; LONGEST].into(),
@@ -151,11 +159,48 @@ impl<L: Link> Net<L> {
                 self.listening = false;
                 return Ok(());
             }
-            if !deliver(queue, io.mem, &mut self.incoming[..self.pending], self.mergeable)? {
+            if !self.find_room(queue, io.mem)? {
                 self.listening = false;
                 return Ok(());
             }
+            self.deliver(queue, io.mem)?;
             self.pending = 0;
+        }
+        Ok(())
+    }
+
+    /// Takes chains until the packet fits, or there may be no more of them; `false` if the guest has yet to
+    /// offer them. Chains taken are kept, and not put back: a driver that has offered them already
+    /// would not notify of the next one.
+    fn find_room(&mut self, queue: &mut Queue, mem: &GuestMemory) -> Result<bool, DeviceError> {
+        let most = if self.mergeable { usize::from(QUEUE_SIZES[RX]) } else { 1 };
+        let mut room: u64 = self.rooms.iter().map(|room| room.pieces.len()).sum();
+        while room < self.pending as u64 && self.rooms.len() < most {
+            let Some(chain) = queue.pop(mem)? else { return Ok(false) };
+            let next = Room::new(&chain)?;
+            room += next.pieces.len();
+            self.rooms.push_back(next);
+        }
+        Ok(true)
+    }
+
+    /// Writes the packet to the guest; one that does not fit into all there may be is lost.
+    fn deliver(&mut self, queue: &mut Queue, mem: &GuestMemory) -> Result<(), DeviceError> {
+        let (mut count, mut room) = (0, 0);
+        let len = self.pending as u64;
+        while room < len {
+            let Some(next) = self.rooms.get(count) else { return Ok(()) };
+            count += 1;
+            room += next.pieces.len();
+        }
+        let buffers = u16::try_from(count).unwrap_or(u16::MAX);
+        self.incoming[NUM_BUFFERS..HEADER].copy_from_slice(&buffers.to_le_bytes());
+        let mut rest = &self.incoming[..self.pending];
+        for room in self.rooms.drain(..count) {
+            let part = room.pieces.first(rest.len() as u64);
+            part.each(mem, |slice| rest.read_exact_volatile(slice))
+                .map_err(|Outside| DeviceError::Protocol("room for a packet outside of memory"))?;
+            queue.push(mem, room.head, u32::try_from(part.len()).unwrap_or(u32::MAX))?;
         }
         Ok(())
     }
@@ -203,37 +248,26 @@ fn gather(chain: &Chain<'_>, into: &mut [u8]) -> Result<usize, DeviceError> {
     Ok(len)
 }
 
-/// Writes a packet to the guest; `false` if there is no room for it yet. One that does not fit where it
-/// must is lost.
-fn deliver(
-    queue: &mut Queue,
-    mem: &GuestMemory,
-    packet: &mut [u8],
-    mergeable: bool,
-) -> Result<bool, DeviceError> {
-    let most = if mergeable { usize::from(QUEUE_SIZES[RX]) } else { 1 };
-    let mut chains = Vec::new();
-    let mut room = 0_usize;
-    while room < packet.len() {
-        let chain = if chains.len() < most { queue.pop(mem)? } else { None };
-        let Some(chain) = chain else {
-            chains.iter().for_each(|_| queue.unpop());
-            return Ok(chains.len() == most);
-        };
-        let writer = chain.writer()?;
-        room = room.saturating_add(writer.available_bytes());
-        chains.push((chain.head(), writer));
+/// A chain that the guest left for packets, taken from its queue.
+#[derive(Debug)]
+struct Room {
+    head: u16,
+    pieces: Segments,
+}
+
+impl Room {
+    fn new(chain: &Chain<'_>) -> Result<Self, DeviceError> {
+        let mut pieces = Segments::default();
+        for (count, descriptor) in chain.descriptors().enumerate() {
+            if count >= MOST_PIECES {
+                return Err(DeviceError::Protocol("room for a packet in too many pieces"));
+            }
+            if descriptor.is_write_only() {
+                pieces.0.push((descriptor.addr(), u64::from(descriptor.len())));
+            }
+        }
+        Ok(Self { head: chain.head(), pieces })
     }
-    let count = u16::try_from(chains.len()).unwrap_or(u16::MAX);
-    packet[NUM_BUFFERS..HEADER].copy_from_slice(&count.to_le_bytes());
-    let mut rest = &*packet;
-    for (head, mut writer) in chains {
-        let part;
-        (part, rest) = rest.split_at(writer.available_bytes().min(rest.len()));
-        writer.write_all(part)?;
-        queue.push(mem, head, u32::try_from(part.len()).unwrap_or(u32::MAX))?;
-    }
-    Ok(true)
 }
 
 impl<L: Link> VirtioDevice for Net<L> {
@@ -271,6 +305,7 @@ impl<L: Link> VirtioDevice for Net<L> {
         self.listening = false;
         self.blocked = false;
         self.pending = 0;
+        self.rooms.clear();
         for throttle in [&mut self.receive, &mut self.send].into_iter().flatten() {
             throttle.forget();
         }

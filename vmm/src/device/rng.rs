@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_survived() {
-        hostile::torture(0, || Rng);
+        hostile::torture(|| Rng);
         let mut rng = Rng;
         let mut driver = Driver::new(&mut rng);
         driver.offer_raw(0, &[(u64::MAX - 8, 4096, 2)]);

@@ -230,6 +230,6 @@ fn nonsense_is_survived() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk");
     std::fs::write(&path, vec![0; 1 << 20]).unwrap();
-    hostile::torture(0, || Block::new(Image::open(&path, false).unwrap(), options()).unwrap());
+    hostile::torture(|| Block::new(Image::open(&path, false).unwrap(), options()).unwrap());
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
 }
