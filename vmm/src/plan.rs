@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::INIT;
 use crate::boot::initramfs::Archive;
-use crate::boot::{self, Boot, acpi};
+use crate::boot::{self, acpi};
 use crate::control::session::Task;
 use crate::device::image::Image;
 use crate::device::tap::Tap;
@@ -147,7 +147,7 @@ impl Plan {
         };
         // A keyboard is what Ctrl-Alt-Del is sent by; init is told otherwise.
         let machine = acpi::Machine { cpus: self.cpus, transports, keyboard: false };
-        with(&Boot {
+        with(&boot::Boot {
             kernel: &self.kernel.image,
             way: boot::Way::Auto,
             initrd: Some(initrd),

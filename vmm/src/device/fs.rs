@@ -96,7 +96,7 @@ mod tests {
         std::fs::write(dir.path().join("file"), "content").unwrap();
         let root = File::open(dir.path()).unwrap().into();
         let quota = Quota::new(None);
-        let options = Options { access: Access::ReadWrite, quota, descriptors: 50 };
+        let options = Options { access: Access::ReadWrite, quota, nodes: 50, descriptors: 50 };
         (dir, Fs::new("data", Server::new(root, options).unwrap()).unwrap())
     }
 

@@ -6,7 +6,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use super::inodes::{self, Node};
+use super::inodes::{self, Named};
 use super::owners::Owners;
 use super::server::{Request, Server};
 use super::wire::{Args, MAX_NAME, Out};
@@ -20,7 +20,7 @@ pub(super) fn permissions(kind: FileType, mode: u32) -> Mode {
 impl Server {
     pub(super) fn look_up(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
         let name = request.args.name()?;
-        let directory = &self.nodes.get(request.header.node)?.fd;
+        let directory = self.nodes.get(request.header.node)?;
         let (fd, stat) = match inodes::child(directory, name) {
             // Entry 0 is a name that is known not to be there.
             Err(Errno::NOENT) if self.keeps_absence() => {
@@ -29,14 +29,13 @@ impl Server {
             }
             found => found?,
         };
-        let room = self.spare();
-        let id = self.nodes.enter(fd, &stat, room)?;
+        let id = self.nodes.enter(fd, &stat, request.header.node, name)?;
         self.entry(id, &stat, request.out);
         Ok(())
     }
 
     pub(super) fn get_attributes(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
-        let stat = inodes::stat(&self.nodes.get(request.header.node)?.fd)?;
+        let stat = inodes::stat(self.nodes.get(request.header.node)?)?;
         let out = &mut *request.out;
         out.u64(self.valid());
         out.u64(0);
@@ -48,30 +47,30 @@ impl Server {
         let changes = Changes::read(&mut request.args)?;
         let node = self.nodes.get(request.header.node)?;
         if let Some(mode) = changes.mode {
-            self.set_mode(node, mode)?;
+            self.set_mode(&node, mode)?;
         }
         let (uid, gid) = self.owners.change(changes.uid, changes.gid)?;
         if uid.is_some() || gid.is_some() {
-            rustix::fs::chownat(&node.fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+            rustix::fs::chownat(&node, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if let Some(size) = changes.size {
-            self.set_size(node, changes.handle, size)?;
+            self.set_size(&node, changes.handle, size)?;
         }
         if let Some(times) = changes.times {
-            rustix::fs::utimensat(&node.fd, c"", &times, AtFlags::EMPTY_PATH)?;
+            rustix::fs::utimensat(&node, c"", &times, AtFlags::EMPTY_PATH)?;
         }
         self.get_attributes(request)
     }
 
-    fn set_mode(&self, node: &Node, mode: u32) -> Result<(), Errno> {
+    fn set_mode(&self, node: &Named, mode: u32) -> Result<(), Errno> {
         if node.kind == FileType::Symlink {
             return Err(Errno::OPNOTSUPP);
         }
-        let (name, mode) = (DecInt::from_fd(&node.fd), permissions(node.kind, mode));
+        let (name, mode) = (DecInt::from_fd(node), permissions(node.kind, mode));
         rustix::fs::chmodat(&self.descriptors, name, mode, AtFlags::empty())
     }
 
-    fn set_size(&self, node: &Node, handle: Option<u64>, size: u64) -> Result<(), Errno> {
+    fn set_size(&self, node: &Named, handle: Option<u64>, size: u64) -> Result<(), Errno> {
         if let Some(handle) = handle {
             return rustix::fs::ftruncate(self.file(handle)?, size);
         }
@@ -86,12 +85,12 @@ impl Server {
 
     /// Takes the rights of its owner from a program that the guest is about to change: root's writes
     /// would leave them.
-    pub(super) fn strip(&self, node: &Node) -> Result<(), Errno> {
+    pub(super) fn strip(&self, node: &Named) -> Result<(), Errno> {
         // The host's kernel does it for whoever is not root.
         if self.owners != Owners::AsOnTheHost || node.kind != FileType::RegularFile {
             return Ok(());
         }
-        let mode = u32::from(inodes::stat(&node.fd)?.stx_mode);
+        let mode = u32::from(inodes::stat(node)?.stx_mode);
         if mode & 0o6000 == 0 { Ok(()) } else { self.set_mode(node, mode) }
     }
 
@@ -100,13 +99,13 @@ impl Server {
         if node.kind != FileType::Symlink {
             return Err(Errno::INVAL);
         }
-        let target = rustix::fs::readlinkat(&node.fd, c"", Vec::new())?;
+        let target = rustix::fs::readlinkat(&node, c"", Vec::new())?;
         request.out.bytes(target.as_bytes());
         Ok(())
     }
 
     pub(super) fn stat_fs(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
-        let stat = rustix::fs::fstatvfs(&self.nodes.get(request.header.node)?.fd)?;
+        let stat = rustix::fs::fstatvfs(self.nodes.get(request.header.node)?)?;
         let out = &mut *request.out;
         for count in [stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree] {
             out.u64(count);

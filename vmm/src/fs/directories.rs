@@ -25,8 +25,8 @@ const KEEP_LISTING: u32 = 1 << 1 | 1 << 3;
 impl Server {
     pub(super) fn open_directory(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
         let node = self.nodes.get(request.header.node)?;
-        let fd = self.reopen(node, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let handle = self.keep(Handle::Directory(fd))?;
+        let fd = self.reopen(&node, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let handle = self.keep(Handle { fd, directory: true, node: request.header.node })?;
         request.out.u64(handle);
         request.out.u32(if self.options.access == Access::Root { KEEP_LISTING } else { 0 });
         request.out.u32(0);
@@ -39,30 +39,28 @@ impl Server {
         request: &mut Request<'_>,
     ) -> Result<(), Errno> {
         let (id, offset, size) = (request.args.u64()?, request.args.offset()?, request.args.u32()?);
-        let Some(Handle::Directory(_)) = self.handles.get(&id) else { return Err(Errno::BADF) };
         // Taken out for the time being, for entries to be looked up while it is read.
-        let Some(Handle::Directory(directory)) = self.handles.remove(&id) else {
-            return Err(Errno::BADF);
-        };
-        let result = rustix::fs::seek(&directory, SeekFrom::Start(offset)).and_then(|_| {
+        let handle = self.handles.remove(&id).ok_or(Errno::BADF)?;
+        let result = if handle.directory {
             let room = (size as usize).min(request.room).min(MAX_LISTING);
-            let at_root = request.header.node == ROOT;
-            self.list(op, &directory, at_root, room, request.out)
-        });
-        self.handles.insert(id, Handle::Directory(directory));
+            rustix::fs::seek(&handle.fd, SeekFrom::Start(offset))
+                .and_then(|_| self.list(op, &handle, room, request.out))
+        } else {
+            Err(Errno::NOTDIR)
+        };
+        self.handles.insert(id, handle);
         result
     }
 
     fn list(
         &mut self,
         op: Op,
-        directory: &std::os::fd::OwnedFd,
-        at_root: bool,
+        directory: &Handle,
         room: usize,
         out: &mut Out,
     ) -> Result<(), Errno> {
         let mut batch = [MaybeUninit::uninit(); BATCH];
-        let mut entries = RawDir::new(directory, &mut batch);
+        let mut entries = RawDir::new(&directory.fd, &mut batch);
         while let Some(entry) = entries.next() {
             let entry = match entry {
                 // What was read is not lost; the next reading meets the error again.
@@ -84,9 +82,9 @@ impl Server {
                     Err(_) => out.zeros(ENTRY_LEN),
                 }
             }
-            // What is above the root is none of the guest's business.
-            let hidden = at_root && name == b"..";
-            list_name(&entry, if hidden { 0 } else { entry.ino() }, out);
+            // What is above the root is none of the guest's business; zero would hide the entry.
+            let above = directory.node == ROOT && name == b"..";
+            list_name(&entry, if above { ROOT } else { entry.ino() }, out);
         }
         Ok(())
     }
@@ -94,7 +92,7 @@ impl Server {
     /// Looks up an entry of a listing, but for the two that are no files of it.
     fn list_entry(
         &mut self,
-        directory: &std::os::fd::OwnedFd,
+        directory: &Handle,
         entry: &RawDirEntry<'_>,
         out: &mut Out,
     ) -> Result<(), Errno> {
@@ -102,10 +100,8 @@ impl Server {
             out.zeros(ENTRY_LEN);
             return Ok(());
         }
-        let (fd, stat) = inodes::child(directory, entry.file_name())?;
-        // The directory that is read is not among the handles just now.
-        let room = self.spare().saturating_sub(1);
-        let id = self.nodes.enter(fd, &stat, room)?;
+        let (fd, stat) = inodes::child(&directory.fd, entry.file_name())?;
+        let id = self.nodes.enter(fd, &stat, directory.node, entry.file_name())?;
         self.entry(id, &stat, out);
         Ok(())
     }

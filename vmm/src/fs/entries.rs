@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use super::attributes::permissions;
-use super::inodes;
+use super::inodes::{self, Named};
 use super::owners::Owners;
 use super::server::{Request, Server};
 use super::wire::{Header, Op};
@@ -28,7 +28,7 @@ impl Server {
         let made = self.make(request.header, name, Some(mode), |parent, mode| {
             rustix::fs::mknodat(parent, name, kind, mode, 0)
         })?;
-        self.enter(made, request.out).map(drop)
+        self.enter(made, name, request).map(drop)
     }
 
     pub(super) fn make_directory(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
@@ -37,7 +37,7 @@ impl Server {
         let made = self.make(request.header, name, Some(mode), |parent, mode| {
             rustix::fs::mkdirat(parent, name, mode)
         })?;
-        self.enter(made, request.out).map(drop)
+        self.enter(made, name, request).map(drop)
     }
 
     /// Makes a link to whatever the guest says; only the guest ever follows it.
@@ -47,22 +47,22 @@ impl Server {
         let made = self.make(request.header, name, None, |parent, _| {
             rustix::fs::symlinkat(target, parent, name)
         })?;
-        self.enter(made, request.out).map(drop)
+        self.enter(made, name, request).map(drop)
     }
 
     pub(super) fn link(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
         let old = request.args.u64()?;
         let name = request.args.name()?;
-        let parent = &self.nodes.get(request.header.node)?.fd;
-        let old = &self.nodes.get(old)?.fd;
+        let parent = self.nodes.get(request.header.node)?;
+        let old = self.nodes.get(old)?;
         self.options.quota.take(ENTRY).map_err(|Full| Errno::NOSPC)?;
         // What is followed is the way from the descriptor to its file, and no link of the share's.
         let (fds, number, follow) =
-            (&self.descriptors, DecInt::from_fd(old), AtFlags::SYMLINK_FOLLOW);
-        let linked = rustix::fs::linkat(fds, number, parent, name, follow);
-        let linked = linked.and_then(|()| inodes::child(parent, name));
+            (&self.descriptors, DecInt::from_fd(&old), AtFlags::SYMLINK_FOLLOW);
+        let linked = rustix::fs::linkat(fds, number, &parent, name, follow);
+        let linked = linked.and_then(|()| inodes::child(&parent, name));
         match linked {
-            Ok((fd, _)) => self.enter(fd, request.out).map(drop),
+            Ok((fd, _)) => self.enter(fd, name, request).map(drop),
             Err(errno) => {
                 self.options.quota.give_back(ENTRY);
                 Err(errno)
@@ -72,9 +72,13 @@ impl Server {
 
     pub(super) fn remove(&mut self, op: Op, request: &mut Request<'_>) -> Result<(), Errno> {
         let name = request.args.name()?;
-        let parent = &self.nodes.get(request.header.node)?.fd;
+        let parent = self.nodes.get(request.header.node)?;
         let flags = if op == Op::RmDir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        rustix::fs::unlinkat(parent, name, flags)
+        let (fd, stat) = inodes::child(&parent, name)?;
+        let removed = self.nodes.secure(fd, &stat)?;
+        rustix::fs::unlinkat(&parent, name, flags)?;
+        self.nodes.moved(removed, None);
+        Ok(())
     }
 
     pub(super) fn rename(&mut self, op: Op, request: &mut Request<'_>) -> Result<(), Errno> {
@@ -89,25 +93,32 @@ impl Server {
             return Err(Errno::INVAL);
         }
         let (from, to) = (request.args.name()?, request.args.name()?);
-        let old = &self.nodes.get(request.header.node)?.fd;
-        let new = &self.nodes.get(parent)?.fd;
-        rustix::fs::renameat_with(old, from, new, to, flags)
+        let old = self.nodes.get(request.header.node)?;
+        let new = self.nodes.get(parent)?;
+        let moved = self.nodes.known(&inodes::child(&old, from)?.1);
+        let replaced = match inodes::child(&new, to) {
+            Ok((fd, stat)) => self.nodes.secure(fd, &stat)?,
+            Err(_) => None,
+        };
+        rustix::fs::renameat_with(&old, from, &new, to, flags)?;
+        let exchange = flags == RenameFlags::EXCHANGE;
+        self.nodes.moved(replaced, exchange.then_some((request.header.node, from)));
+        self.nodes.moved(moved, Some((parent, to)));
+        Ok(())
     }
 
     /// Has `create` make `name`, and gives it the mode and the owner that the guest wants.
     ///
     /// `create` is handed the directory and the mode. A failure of what comes after it removes the file.
     pub(super) fn make(
-        &self,
+        &mut self,
         header: Header,
         name: &CStr,
         mode: Option<u32>,
-        create: impl FnOnce(&OwnedFd, Mode) -> Result<(), Errno>,
+        create: impl FnOnce(&Named, Mode) -> Result<(), Errno>,
     ) -> Result<OwnedFd, Errno> {
-        let parent = &self.nodes.get(header.node)?.fd;
-        if self.spare() == 0 {
-            return Err(Errno::NFILE);
-        }
+        let parent = &self.nodes.get(header.node)?;
+        self.nodes.expect_new()?;
         self.options.quota.take(ENTRY).map_err(|Full| Errno::NOSPC)?;
         // The kind decides only about the sticky bit, which is set below.
         let created = create(parent, Mode::from_raw_mode(mode.unwrap_or(0) & 0o777));
@@ -130,7 +141,7 @@ impl Server {
     fn hand_over(
         &self,
         fd: &OwnedFd,
-        parent: &OwnedFd,
+        parent: &Named,
         stat: &Statx,
         mode: Option<u32>,
         header: Header,

@@ -29,15 +29,15 @@ impl Server {
             return Err(Errno::ISDIR);
         }
         if !reads_only(flags) {
-            self.strip(node)?;
+            self.strip(&node)?;
         }
-        let file = self.reopen(node, host_flags(flags)?)?;
-        self.opened(file, request.out)
+        let file = self.reopen(&node, host_flags(flags)?)?;
+        self.opened(file, request.header.node, request.out)
     }
 
     /// Answers with an open file (`struct fuse_open_out`).
-    fn opened(&mut self, file: OwnedFd, out: &mut Out) -> Result<(), Errno> {
-        let handle = self.keep(Handle::File(file))?;
+    fn opened(&mut self, fd: OwnedFd, node: u64, out: &mut Out) -> Result<(), Errno> {
+        let handle = self.keep(Handle { fd, directory: false, node })?;
         out.u64(handle);
         out.u32(if self.options.access == Access::ReadWrite { 0 } else { KEEP_CACHE });
         out.u32(0);
@@ -49,9 +49,7 @@ impl Server {
         // The guest's umask is in the mode already.
         request.args.u64()?;
         let name = request.args.name()?;
-        if self.spare() < 2 {
-            return Err(Errno::NFILE);
-        }
+        self.nodes.make_room(2)?;
         let how = host_flags(flags)?;
         let exclusive = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = None;
@@ -62,31 +60,31 @@ impl Server {
         });
         let named = match made {
             Err(Errno::EXIST) if !OFlags::from_bits_retain(flags).contains(OFlags::EXCL) => {
-                inodes::child(&self.nodes.get(request.header.node)?.fd, name)?.0
+                inodes::child(self.nodes.get(request.header.node)?, name)?.0
             }
             made => made?,
         };
-        let id = self.enter(named, request.out)?;
+        let id = self.enter(named, name, request)?;
         let file = match file {
             Some(file) => Ok(file),
             None => self.open_existing(id, flags, how),
         };
-        let opened = file.and_then(|file| self.opened(file, request.out));
+        let opened = file.and_then(|file| self.opened(file, id, request.out));
         if opened.is_err() {
             self.nodes.forget(id, 1);
         }
         opened
     }
 
-    fn open_existing(&self, id: u64, flags: u32, how: OFlags) -> Result<OwnedFd, Errno> {
+    fn open_existing(&mut self, id: u64, flags: u32, how: OFlags) -> Result<OwnedFd, Errno> {
         let node = self.nodes.get(id)?;
         if node.kind == FileType::Directory {
             return Err(Errno::ISDIR);
         }
         if !reads_only(flags & !OFlags::CREATE.bits()) {
-            self.strip(node)?;
+            self.strip(&node)?;
         }
-        self.reopen(node, how)
+        self.reopen(&node, how)
     }
 
     /// Writes contents to `body`; returns how many bytes, fewer than asked for only at the file's end or
@@ -157,8 +155,7 @@ impl Server {
 
     pub(super) fn sync(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
         let (id, flags) = (request.args.u64()?, request.args.u32()?);
-        let (Handle::File(fd) | Handle::Directory(fd)) =
-            self.handles.get(&id).ok_or(Errno::BADF)?;
+        let fd = &self.handles.get(&id).ok_or(Errno::BADF)?.fd;
         if flags & 1 == 0 { rustix::fs::fsync(fd) } else { rustix::fs::fdatasync(fd) }
     }
 

@@ -12,8 +12,8 @@
 //!   file to open. Devices cannot be made.
 //! - **It gains no rights.** No set-user-id, set-group-id or capabilities on a file come from a guest,
 //!   and a program that has some loses them when a guest opens it to write.
-//! - **It is bounded**: descriptors by [`Options::descriptors`], memory by those and by constants.
-//!   Past its descriptors a guest is answered `ENFILE`.
+//! - **It is bounded**: descriptors by [`Options::descriptors`], memory by [`Options::nodes`] and by
+//!   constants. A guest that knows or opens more is answered `ENFILE`.
 //! - **`--disk` is counted** as for every volume, see [`sbx_core::quota`]; past it there is `ENOSPC`.
 //!
 //! Owners are the host's if the server is root, as docker has it: what the guest's user 1000 makes belongs
@@ -64,8 +64,12 @@ pub struct Options {
     pub access: Access,
     /// What it may add.
     pub quota: Quota,
-    /// The most descriptors the server may hold for the guest: one for each file that the guest's kernel
-    /// has cached or opened. The process's own limit, less what all else in it needs.
+    /// The most files that the guest may know at once, of which each costs the server 400 bytes with its
+    /// name. The guest's own kernel needs over 1 KiB for each, so that a guest has no use for more than
+    /// its memory divided by that.
+    pub nodes: usize,
+    /// The most descriptors the server may hold for the guest: two for each file that is open, and as many
+    /// as are left for those that it merely knows. The process's own limit, less what all else in it needs.
     pub descriptors: usize,
 }
 

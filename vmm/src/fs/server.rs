@@ -4,12 +4,13 @@ use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::inodes::{self, Node, Nodes};
+use super::inodes::{self, Named, Nodes};
 use super::owners::Owners;
 use super::wire::{self, Args, Header, MAX_ARGS, MAX_PAGES, MAX_TRANSFER, Op, Out, REPLY_HEADER};
 use super::{Access, Error, Options};
@@ -35,9 +36,11 @@ pub struct Server {
 
 /// What the guest has opened.
 #[derive(Debug)]
-pub(super) enum Handle {
-    File(OwnedFd),
-    Directory(OwnedFd),
+pub(super) struct Handle {
+    pub(super) fd: OwnedFd,
+    pub(super) directory: bool,
+    /// Its node, which the guest may have forgotten.
+    pub(super) node: u64,
 }
 
 /// A request, its arguments in the course of being read, and the answer in the making.
@@ -65,7 +68,8 @@ impl Server {
     /// # Errors
     /// When it is none, or when the process has no `/proc`.
     pub fn new(root: OwnedFd, options: Options) -> Result<Self, Error> {
-        let nodes = Nodes::new(root).map_err(|error| Error::Root(error.into()))?;
+        let nodes = Nodes::new(root, options.nodes, options.descriptors);
+        let mut nodes = nodes.map_err(|error| Error::Root(error.into()))?;
         match nodes.get(wire::ROOT) {
             Ok(node) if node.kind == FileType::Directory => {}
             _ => return Err(Error::NotADirectory),
@@ -276,16 +280,9 @@ impl Server {
         }
     }
 
-    /// How many descriptors may still be opened for the guest.
-    pub(super) fn spare(&self) -> usize {
-        self.options.descriptors.saturating_sub(self.nodes.len() + self.handles.len())
-    }
-
     /// Keeps an open file for the guest.
     pub(super) fn keep(&mut self, handle: Handle) -> Result<u64, Errno> {
-        if self.spare() == 0 {
-            return Err(Errno::NFILE);
-        }
+        self.nodes.opened(handle.node)?;
         let id = self.next_handle;
         self.next_handle += 1;
         self.handles.insert(id, handle);
@@ -294,35 +291,42 @@ impl Server {
 
     pub(super) fn release(&mut self, request: &mut Request<'_>) -> Result<(), Errno> {
         let id = request.args.u64()?;
-        self.handles.remove(&id).map(drop).ok_or(Errno::BADF)
+        let handle = self.handles.remove(&id).ok_or(Errno::BADF)?;
+        self.nodes.closed(handle.node);
+        Ok(())
     }
 
     /// The open file with this number.
     pub(super) fn file(&self, id: u64) -> Result<&OwnedFd, Errno> {
         match self.handles.get(&id) {
-            Some(Handle::File(fd)) => Ok(fd),
-            Some(Handle::Directory(_)) => Err(Errno::ISDIR),
+            Some(handle) if handle.directory => Err(Errno::ISDIR),
+            Some(handle) => Ok(&handle.fd),
             None => Err(Errno::BADF),
         }
     }
 
     /// Opens the very file that a node names, if it is of the kinds that may be opened.
-    pub(super) fn reopen(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub(super) fn reopen(&self, node: &Named, flags: OFlags) -> Result<OwnedFd, Errno> {
         match node.kind {
             FileType::RegularFile | FileType::Directory => {}
             FileType::Symlink => return Err(Errno::LOOP),
             _ => return Err(Errno::ACCESS),
         }
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        rustix::fs::openat(&self.descriptors, DecInt::from_fd(&node.fd), flags, Mode::empty())
+        rustix::fs::openat(&self.descriptors, DecInt::from_fd(node), flags, Mode::empty())
     }
 
-    /// Answers with an entry: the node of `fd`, looked up once more.
-    pub(super) fn enter(&mut self, fd: OwnedFd, out: &mut Out) -> Result<u64, Errno> {
+    /// Answers with an entry: the node of `fd`, which is `name` in the directory that was asked about,
+    /// looked up once more.
+    pub(super) fn enter(
+        &mut self,
+        fd: OwnedFd,
+        name: &CStr,
+        request: &mut Request<'_>,
+    ) -> Result<u64, Errno> {
         let stat = inodes::stat(&fd)?;
-        let room = self.spare();
-        let id = self.nodes.enter(fd, &stat, room)?;
-        self.entry(id, &stat, out);
+        let id = self.nodes.enter(fd, &stat, request.header.node, name)?;
+        self.entry(id, &stat, request.out);
         Ok(id)
     }
 }

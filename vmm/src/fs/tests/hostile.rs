@@ -193,8 +193,12 @@ fn share(access: Access) -> (tempfile::TempDir, Guest) {
     }
     symlink("../outside", share.join("out")).unwrap();
     symlink("file", share.join("link")).unwrap();
-    let options =
-        Options { quota: Quota::new(Some(8 << 20)), descriptors: DESCRIPTORS, ..options(access) };
+    let options = Options {
+        quota: Quota::new(Some(8 << 20)),
+        descriptors: DESCRIPTORS,
+        nodes: 200,
+        ..options(access)
+    };
     let server = Server::new(open_dir(&share), options).unwrap();
     (all, Guest { server, dir: tempfile::tempdir().unwrap(), room: 0 })
 }
@@ -211,7 +215,7 @@ fn attack(guest: &mut Guest, all: &Path, seed: u64) -> HashMap<u32, u32> {
         let request = random.request(ops);
         guest.room = random.of(&[0, 15, 16, 100, 200, 4096, 4096, 4096, 4096, 2 << 20]);
         let answer = guest.raw(&request);
-        let held = guest.server.nodes.len() + guest.server.handles.len();
+        let held = guest.server.nodes.descriptors();
         if held == 1 {
             random = Random { state: random.state, ..Random::new(0) };
         }

@@ -1,6 +1,7 @@
 //! The server, asked by bytes as a guest asks it.
 
 mod confinement;
+mod descriptors;
 mod hostile;
 mod other_user;
 mod quota;
@@ -112,7 +113,7 @@ fn request(opcode: u32, node: u64, (uid, gid): (u32, u32), args: &[u8]) -> Vec<u
 }
 
 fn options(access: Access) -> Options {
-    Options { access, quota: Quota::new(None), descriptors: 1000 }
+    Options { access, quota: Quota::new(None), nodes: 10_000, descriptors: 1000 }
 }
 
 fn open_dir(path: &Path) -> std::os::fd::OwnedFd {
@@ -287,7 +288,8 @@ impl Guest {
             }
             let len = u32_at(rest, 16) as usize;
             let name = String::from_utf8(rest[24..24 + len].to_vec()).unwrap();
-            all.push(Listed { name, cookie: u64_at(rest, 8), kind: u32_at(rest, 20), entry });
+            let (number, cookie, kind) = (u64_at(rest, 0), u64_at(rest, 8), u32_at(rest, 20));
+            all.push(Listed { name, number, cookie, kind, entry });
             rest = &rest[(24 + len).next_multiple_of(8)..];
         }
         Ok(all)
@@ -318,6 +320,7 @@ impl Guest {
 #[derive(Clone, Debug)]
 struct Listed {
     name: String,
+    number: u64,
     cookie: u64,
     kind: u32,
     entry: Option<Entry>,
