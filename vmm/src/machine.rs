@@ -37,6 +37,8 @@ use crate::virtio::{DeviceError, VirtioDevice};
 /// The guest's own address among vsock's contexts: the first that is free (virtio 1.2, 5.10.4).
 const GUEST_CID: u64 = 3;
 
+/// Bytes of its memory that a guest's kernel needs at least for a file that it knows.
+const KERNEL_INODE: u64 = 1 << 10;
 /// Files that a machine itself has open, generously.
 const DESCRIPTORS_OWN: usize = 256;
 /// A process may hold no more for its guest, whatever it is allowed.
@@ -103,6 +105,7 @@ pub(crate) fn build(
         stream: None,
         terminal: None,
         descriptors,
+        nodes: usize::try_from(plan.memory / KERNEL_INODE).unwrap_or(usize::MAX),
     };
     let (mut shared, mut own) = (Vec::new(), Vec::new());
     for device in plan.devices.drain(..) {
@@ -162,6 +165,8 @@ struct Wiring<'a> {
     terminal: Option<ConsoleHandle>,
     /// How many files each shared directory may hold open.
     descriptors: usize,
+    /// How many files of each shared directory the guest may know.
+    nodes: usize,
 }
 
 impl Wiring<'_> {
@@ -210,8 +215,8 @@ impl Wiring<'_> {
                 Box::new(console)
             }
             Device::Fs { tag, dir, access, quota } => {
-                let descriptors = self.descriptors;
-                let options = crate::fs::Options { access, quota, descriptors };
+                let (nodes, descriptors) = (self.nodes, self.descriptors);
+                let options = crate::fs::Options { access, quota, nodes, descriptors };
                 Box::new(Fs::new(&tag, Server::new(dir, options)?)?)
             }
         })

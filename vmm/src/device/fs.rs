@@ -85,6 +85,7 @@ impl VirtioDevice for Fs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::hostile;
     use crate::fs::{Access, Options};
     use crate::virtio::testing::Driver;
     use sbx_core::quota::Quota;
@@ -187,6 +188,16 @@ mod tests {
         serve(&mut driver, &mut device, 1);
         assert_eq!(driver.used(1), Some(16));
         assert_eq!(driver.bytes(rooms[0] + 4, 4), (-libc::EINVAL).to_le_bytes());
+    }
+
+    #[test]
+    fn chains_at_random_do_no_harm() {
+        let mut kept = Vec::new();
+        hostile::torture(|| {
+            let (dir, device) = device();
+            kept.push(dir);
+            device
+        });
     }
 
     #[test]
