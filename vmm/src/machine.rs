@@ -240,7 +240,7 @@ fn legacy(
     Ok(serial)
 }
 
-fn sink(screen: &Screen) -> Box<dyn FnMut(&[u8]) + Send> {
+fn sink(screen: &Screen) -> serial::Output {
     let screen = screen.clone();
     Box::new(move |bytes| {
         let mut screen = screen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

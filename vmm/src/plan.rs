@@ -135,7 +135,7 @@ impl Plan {
     pub(crate) fn boot<T>(
         &self,
         transports: &[acpi::Transport],
-        with: impl FnOnce(&Boot<'_>) -> T,
+        with: impl FnOnce(&boot::Boot<'_>) -> T,
     ) -> T {
         let pieces: [&[u8]; 2];
         let initrd = match &self.initrd {
