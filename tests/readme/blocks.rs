@@ -7,6 +7,8 @@ pub(crate) struct Block {
     pub(crate) line: usize,
     /// Whether it installs or builds.
     pub(crate) setup: bool,
+    /// Whether it needs a KVM.
+    pub(crate) vm: bool,
     pub(crate) commands: Vec<Command>,
 }
 
@@ -32,8 +34,9 @@ pub(crate) fn parse(markdown: &str) -> Vec<Block> {
         let body: Vec<_> = body.take_while(|(l, _)| l.trim_end() != "```").collect();
         let words: Vec<_> = info.split_whitespace().collect();
         if let Some(&"console" | &"sh") = words.first() {
-            let setup = words.contains(&"setup");
-            blocks.push(Block { line, setup, commands: commands(&body, line) });
+            let has = |word| words.contains(&word);
+            let (setup, vm) = (has("setup"), has("vm"));
+            blocks.push(Block { line, setup, vm, commands: commands(&body, line) });
         }
     }
     blocks
@@ -91,7 +94,7 @@ Text with ``` in it.
 
 1. A list:
 
-   ```sh
+   ```sh vm
    $ sbx run \\
        a.wasm
    first
@@ -111,8 +114,8 @@ fn the_fixture_is_read() {
     let build = command(10, "cargo build --release", &[]);
     let run = command(18, "sbx run \\\n    a.wasm", &["first", "  second", ""]);
     let expected = [
-        Block { line: 9, setup: true, commands: vec![build] },
-        Block { line: 17, setup: false, commands: vec![run, command(23, "true", &[])] },
+        Block { line: 9, setup: true, vm: false, commands: vec![build] },
+        Block { line: 17, setup: false, vm: true, commands: vec![run, command(23, "true", &[])] },
     ];
     assert_eq!(parse(FIXTURE), expected);
 }

@@ -6,7 +6,7 @@
 //!
 //! A block of ```` ```console setup ```` installs or builds. Its commands must be ones that `.ci/run`
 //! or `tests/run` run, perhaps with more options; they are not run here, since it is they that brought
-//! this test about. Of `cargo run --release -- WORDS` what it builds for is run: `sbx WORDS`.
+//! this test about. A block of ```` ```console vm ```` needs a KVM. Of `cargo run --release -- WORDS` what it builds for is run: `sbx WORDS`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../support/mod.rs"]
@@ -96,13 +96,28 @@ fn scripts() -> String {
     [text(".ci/run"), text("tests/run")].join("\n")
 }
 
-#[test]
-fn every_command_does_what_is_shown() {
-    let blocks: Vec<_> = readme().into_iter().filter_map(run_here).collect();
+/// Tries the blocks that need a KVM, or those that do not.
+#[track_caller]
+fn try_blocks(vm: bool) {
+    let blocks: Vec<_> =
+        readme().into_iter().filter(|block| block.vm == vm).filter_map(run_here).collect();
     let tried = blocks.iter().any(|block| !block.setup);
     assert!(tried, "README.md shows no command that could be tried");
     let wrong: Vec<_> = blocks.iter().flat_map(wrong_output).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn every_command_does_what_is_shown() {
+    try_blocks(false);
+}
+
+/// Where the test runner has a KVM for it.
+mod vm {
+    #[test]
+    fn every_command_does_what_is_shown() {
+        super::try_blocks(true);
+    }
 }
 
 #[test]
