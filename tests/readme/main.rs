@@ -6,7 +6,9 @@
 //!
 //! A block of ```` ```console setup ```` installs or builds. Its commands must be ones that `.ci/run`
 //! or `tests/run` run, perhaps with more options; they are not run here, since it is they that brought
-//! this test about. A block of ```` ```console vm ```` needs a KVM. Of `cargo run --release -- WORDS` what it builds for is run: `sbx WORDS`.
+//! this test about. Of `cargo run --release -- WORDS` what it builds for is run: `sbx WORDS`.
+//!
+//! A block of ```` ```console vm ```` needs a KVM; it is tried where the test runner has one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../support/mod.rs"]
