@@ -207,8 +207,9 @@ fn control(
     let Some(task) = plan.task else {
         let (stdin, cpu_time) = (plan.stdin, plan.limits.cpu_time);
         let (serial, terminal) = (machine.serial.clone(), machine.terminal.take());
+        let (keys, parent) = (stream, std::os::unix::process::parent_id());
         let console =
-            Console { end, signals, log, serial, keys: stream, terminal, stdin, cpu_time };
+            Console { end, signals, parent, log, serial, keys, terminal, stdin, cpu_time };
         return Ok(Box::new(|| console.run()));
     };
     let stream = stream.ok_or("the guest has no way to speak to sbx")?;

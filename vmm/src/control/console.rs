@@ -69,6 +69,8 @@ impl Screen {
 pub(crate) struct Console {
     pub(crate) end: Arc<End>,
     pub(crate) signals: Signals,
+    /// The process whose signals count. A thread that is confined can no longer ask.
+    pub(crate) parent: u32,
     pub(crate) log: Log,
     pub(crate) serial: Arc<Serial>,
     /// Where a virtio console takes its input, if the guest has one.
@@ -81,14 +83,13 @@ pub(crate) struct Console {
 impl Console {
     /// Carries keys to the guest until its end.
     pub(crate) fn run(mut self) -> Ending {
-        let parent = std::os::unix::process::parent_id();
         if let Some(Err(e)) = self.cpu_time.map(process::limit_cpu_time) {
             return Exit::Failed(e.to_string()).into();
         }
         let mut waiting = Vec::new();
         loop {
             self.wait(!waiting.is_empty());
-            if let Some(ending) = self.answer_signals(parent) {
+            if let Some(ending) = self.answer_signals() {
                 return ending;
             }
             if let Some(cause) = ended(&self.end) {
@@ -111,7 +112,7 @@ impl Console {
         wait(&mut files, None);
     }
 
-    fn answer_signals(&self, parent: u32) -> Option<Ending> {
+    fn answer_signals(&self) -> Option<Ending> {
         while let Some(Received { signal, sender }) = self.signals.next() {
             match signal {
                 signals::WINDOW => {
@@ -124,7 +125,7 @@ impl Console {
                 signals::CPU_TIME | libc::SIGXCPU => {
                     return Some(Exit::CpuTime(self.cpu_time.unwrap_or_default()).into());
                 }
-                _ if sender != parent => {}
+                _ if sender != self.parent => {}
                 signals::LAST_WORDS => return Some(Exit::Signal(9).into()),
                 // There is nobody in the guest to tell.
                 other => return Some(Exit::Signal(other).into()),
