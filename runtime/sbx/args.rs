@@ -5,14 +5,15 @@
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
-use sbx_core::machine::{Disk, Tap};
+use sbx_core::machine::{Disk, DiskRate, Tap};
 use sbx_core::net::NetRule;
 use sbx_core::route::Kind;
-use sbx_core::units::{parse_cpus, parse_duration, parse_size};
+use sbx_core::units::{parse_cpus, parse_duration, parse_rate, parse_size};
 use sbx_core::{Limits, Machine, Volume};
 use sbx_wasm::CompileLimits;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -225,6 +226,12 @@ pub(crate) struct MachineArgs {
     /// Make a directory the guest's root; what the guest writes there stays in its memory
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     rootfs: Option<PathBuf>,
+    /// Let each disk image move so many bytes a second
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    disk_bps: Option<NonZeroU64>,
+    /// Let each disk image answer so many requests a second
+    #[arg(long, value_name = "NUMBER")]
+    disk_iops: Option<NonZeroU64>,
     /// Boot this initial RAM disk in place of sbx's own, on the console
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     initrd: Option<PathBuf>,
@@ -253,9 +260,10 @@ impl MachineArgs {
     }
 
     pub(crate) fn machine(self, disks: Vec<Disk>) -> Machine {
-        let Self { vm: _, wasm: _, kernel, rootfs, initrd, cmdline, user, hostname, net } = self;
+        let Self { kernel, rootfs, initrd, cmdline, user, hostname, net, .. } = self;
+        let disk_rate = DiskRate { bytes: self.disk_bps, operations: self.disk_iops };
         let net = net.and_then(|Net(tap)| tap);
-        Machine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net }
+        Machine { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net }
     }
 }
 

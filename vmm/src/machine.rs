@@ -5,6 +5,8 @@
 
 use kvm_ioctls::Kvm;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sbx_core::machine::DiskRate;
+use std::num::NonZeroU64;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -20,6 +22,7 @@ use crate::device::fs::Fs;
 use crate::device::i8042::{self, I8042};
 use crate::device::net::{Net, NetOptions, mac_of};
 use crate::device::power::{self, Power};
+use crate::device::rate::{Limit, Rate};
 use crate::device::rng::Rng;
 use crate::device::serial::{self, Serial};
 use crate::device::vsock::Vsock;
@@ -194,8 +197,8 @@ impl Wiring<'_> {
             Device::Rng => Box::new(Rng),
             // No verb moves the balloon yet; the guest reports its free pages by itself.
             Device::Balloon => Box::new(Balloon::new()?.0),
-            Device::Block { image, quota } => {
-                let options = BlockOptions { serial: String::new(), rate: None, quota };
+            Device::Block { image, quota, rate } => {
+                let options = BlockOptions { serial: String::new(), rate: throttle(rate), quota };
                 Box::new(Block::new(image, options)?)
             }
             Device::Net { tap, name } => {
@@ -221,6 +224,13 @@ impl Wiring<'_> {
             }
         })
     }
+}
+
+/// A disk's rate, of which a second's worth may come at once.
+fn throttle(rate: DiskRate) -> Option<Rate> {
+    let limit = |per_second: NonZeroU64| Limit { per_second, burst: per_second.get() };
+    (rate != DiskRate::default())
+        .then(|| Rate { bytes: rate.bytes.map(limit), operations: rate.operations.map(limit) })
 }
 
 /// The devices of a PC that a kernel cannot do without.

@@ -1,7 +1,7 @@
 //! A machine as it will be: what it has, and every file of the host's that it needs, open. A plan can be
 //! explained, and built by whoever knows how to; making one is where a user's mistakes are told.
 
-use sbx_core::machine::Tap as Interface;
+use sbx_core::machine::{DiskRate, Tap as Interface};
 use sbx_core::quota::Quota;
 use sbx_core::{Error, Limits, Result, Spec};
 use sbx_host::volumes;
@@ -55,6 +55,8 @@ pub(crate) enum Device {
         image: Image,
         /// What may be written to it.
         quota: Quota,
+        /// How fast it may be used.
+        rate: DiskRate,
     },
     /// A network interface.
     Net {
@@ -239,7 +241,8 @@ fn devices(spec: &Spec, own_init: bool) -> Result<Vec<Device>> {
     for disk in &spec.machine.disks {
         let image = Image::open(&disk.file, disk.read_only);
         let image = image.map_err(|e| Error::Refused(e.to_string()))?;
-        devices.push(Device::Block { image, quota: quota.clone() });
+        let rate = spec.machine.disk_rate;
+        devices.push(Device::Block { image, quota: quota.clone(), rate });
     }
     if let Some(Interface { name, .. }) = &spec.machine.net {
         let tap = Tap::open(name).map_err(|e| Error::Refused(e.to_string()))?;

@@ -5,6 +5,7 @@
 
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -17,6 +18,8 @@ pub struct Machine {
     pub rootfs: Option<PathBuf>,
     /// Raw disk images. The first is the guest's root where there is no `rootfs`.
     pub disks: Vec<Disk>,
+    /// How fast each of them may be used.
+    pub disk_rate: DiskRate,
     /// An initial RAM disk of the user's own, which replaces sbx's init and all that it does.
     pub initrd: Option<PathBuf>,
     /// Words behind the kernel's command line.
@@ -32,11 +35,12 @@ pub struct Machine {
 impl Machine {
     /// The flags of what is set.
     pub fn named(&self) -> Vec<&'static str> {
-        let Self { kernel, rootfs, disks, initrd, cmdline, user, hostname, net } = self;
+        let Self { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net } = self;
         [
             ("--kernel", kernel.is_some()),
             ("--rootfs", rootfs.is_some()),
             ("--disk FILE", !disks.is_empty()),
+            ("--disk-bps or --disk-iops", *disk_rate != DiskRate::default()),
             ("--initrd", initrd.is_some()),
             ("--cmdline", cmdline.is_some()),
             ("--user", user.is_some()),
@@ -50,12 +54,16 @@ impl Machine {
 
     /// Lays `over` on top: what it says wins, its disks come behind.
     pub(crate) fn overlay(mut self, over: Self) -> Self {
-        let Self { kernel, rootfs, disks, initrd, cmdline, user, hostname, net } = over;
+        let Self { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net } = over;
         self.disks.extend(disks);
         Self {
             kernel: kernel.or(self.kernel),
             rootfs: rootfs.or(self.rootfs),
             disks: self.disks,
+            disk_rate: DiskRate {
+                bytes: disk_rate.bytes.or(self.disk_rate.bytes),
+                operations: disk_rate.operations.or(self.disk_rate.operations),
+            },
             initrd: initrd.or(self.initrd),
             cmdline: cmdline.or(self.cmdline),
             user: user.or(self.user),
@@ -72,6 +80,15 @@ pub struct Disk {
     pub file: PathBuf,
     /// Whether every change to it is refused.
     pub read_only: bool,
+}
+
+/// How fast a disk may be used, reads and writes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskRate {
+    /// Bytes a second.
+    pub bytes: Option<NonZeroU64>,
+    /// Requests a second.
+    pub operations: Option<NonZeroU64>,
 }
 
 impl FromStr for Disk {

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::machine::{Disk, Machine, Tap};
+use crate::machine::{Disk, DiskRate, Machine, Tap};
 use crate::{Error, Limits, Result, Spec, Volume, net::NetRule, spec, units};
 
 /// Grants and limits, from a file or from flags.
@@ -199,6 +200,8 @@ struct WrittenMachine {
     rootfs: Option<PathBuf>,
     #[serde(deserialize_with = "parse_list")]
     disks: Vec<Disk>,
+    disk_bps: Option<String>,
+    disk_iops: Option<NonZeroU64>,
     initrd: Option<PathBuf>,
     cmdline: Option<String>,
     user: Option<String>,
@@ -209,11 +212,14 @@ struct WrittenMachine {
 fn parse_machine<'de, D: serde::Deserializer<'de>>(
     from: D,
 ) -> std::result::Result<Machine, D::Error> {
-    let WrittenMachine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net } =
-        WrittenMachine::deserialize(from)?;
+    let written = WrittenMachine::deserialize(from)?;
+    let WrittenMachine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net, .. } =
+        written;
+    let bps = written.disk_bps.map(|bps| units::parse_rate(&bps).map_err(|e| bad(&bps, e)));
+    let disk_rate = DiskRate { bytes: bps.transpose()?, operations: written.disk_iops };
     let net = net.filter(|net| net != "none");
     let net = net.map(|net| net.parse::<Tap>().map_err(|e| bad(&net, e))).transpose()?;
-    Ok(Machine { kernel, rootfs, disks, initrd, cmdline, user, hostname, net })
+    Ok(Machine { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net })
 }
 
 #[cfg(test)]
@@ -249,6 +255,8 @@ mod tests {
             kernel = "vmlinux"
             rootfs = "root"
             disks = ["data.img:ro"]
+            disk-bps = "10M"
+            disk-iops = 100
             initrd = "initrd"
             cmdline = "debug"
             user = "1000:1000"
@@ -260,7 +268,7 @@ mod tests {
         assert!(p.volumes[0].read_only && p.stdin && p.tty);
         assert_eq!(p.limits.describe().len(), 9);
         assert_eq!(p.limits.cpus, Some(500));
-        assert_eq!(p.machine.named().len(), 8);
+        assert_eq!(p.machine.named().len(), 9);
     }
 
     #[test]
@@ -274,6 +282,8 @@ mod tests {
             "[limits]\ncpus = 0",
             "stdin = 'yes'",
             "[machine]\nnet = 'bridge'",
+            "[machine]\ndisk-bps = '0'",
+            "[machine]\ndisk-iops = 0",
             "[machine]\ninit = '/sbin/init'",
             "= broken",
         ] {

@@ -3,6 +3,7 @@
 //! Sizes are powers of 1024, as docker and podman read them: `64M` and `64MiB` are both 67,108,864
 //! bytes. Durations are humantime's (`500ms`, `1m 30s`), a bare number being seconds.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 const SUFFIXES: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
@@ -23,6 +24,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => SUFFIXES.iter().find(|(c, _)| unit(c)).ok_or_else(wrong)?.1,
     };
     number.checked_mul(1 << shift).ok_or_else(|| format!("'{text}' is more than 16 EiB"))
+}
+
+/// Reads a size that is moved in a second, which is not zero.
+pub fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_size(text)?).ok_or_else(|| "a rate of zero lets nothing through".into())
 }
 
 /// Writes a size in the largest unit that holds it exactly: `64 MiB`.
