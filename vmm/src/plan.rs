@@ -318,7 +318,7 @@ fn task(spec: &Spec, runs: &Runs, memory: u64) -> Result<Task> {
         pids,
         fds: _, // the process's
         output,
-        disk: _, // the shared directories' quota
+        disk,    // and the shared directories' and disks' quota
         fuel: _, // refused
     } = spec.limits;
     let boot = Boot {
@@ -327,7 +327,7 @@ fn task(spec: &Spec, runs: &Runs, memory: u64) -> Result<Task> {
         volumes: volumes.collect(),
         network: machine.net.as_ref().map(network).transpose()?.flatten(),
         pids,
-        disk: None,
+        disk,
     };
     let writes = spec.volumes.iter().any(|v| !v.read_only)
         || machine.disks.iter().any(|disk| !disk.read_only);

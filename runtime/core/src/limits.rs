@@ -24,7 +24,7 @@ pub struct Limits {
     pub fds: Option<u32>,
     /// Bytes written to standard output and error together. Killed ([`crate::Exit::Output`]).
     pub output: Option<u64>,
-    /// Bytes added to its volumes. More are refused ("no space left on device").
+    /// Bytes added to its volumes, and to a root in a guest's memory. More are refused ("no space left on device").
     pub disk: Option<u64>,
     /// Instructions, counted the same on every run and machine. Killed ([`crate::Exit::Fuel`]).
     pub fuel: Option<u64>,

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::inodes::{self, Named, Nodes};
 use super::owners::Owners;
@@ -31,7 +29,6 @@ pub struct Server {
     out: Out,
     /// File contents on their way.
     pub(super) chunk: Vec<u8>,
-    refused: Arc<AtomicBool>,
 }
 
 /// What the guest has opened.
@@ -85,13 +82,7 @@ impl Server {
             args: Vec::new(),
             out: Out::default(),
             chunk: Vec::new(),
-            refused: Arc::default(),
         })
-    }
-
-    /// Set once the guest was refused a change of a read-only share, for the one who runs it to be told.
-    pub fn refused(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.refused)
     }
 
     /// Forgets all that a guest looked up or opened.
@@ -178,7 +169,6 @@ impl Server {
     fn permit(&self, op: Op, mut args: Args<'_>) -> Result<(), Errno> {
         let modifies = op.modifies() || (op == Op::Open && !reads_only(args.u32()?));
         if modifies && self.options.access != Access::ReadWrite {
-            self.refused.store(true, Ordering::Relaxed);
             return Err(Errno::ROFS);
         }
         Ok(())
