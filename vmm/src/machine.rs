@@ -125,7 +125,7 @@ pub(crate) fn build(
     if let Some(first) = vcpus.first() {
         first.start_at(&entry)?;
     }
-    // The guest lives as long as a processor does; that is, as the process.
+    // Closing the guest's file would disconnect its interrupts (KVM_IRQFD); it stays open for good.
     std::mem::forget(vm);
     let (ports, mmio) = (Arc::new(ports), Arc::new(mmio));
     Ok(Machine { vcpus, ports, mmio, shared, own, stream, terminal, serial, timer })
