@@ -2,8 +2,13 @@
 //!
 //! Each file says at its top what is promised, and tries both sides of it: a program that behaves is
 //! left alone, and one that does not finds no way around. A promise is a function of a [`Backend`];
-//! [`on_every_backend!`] makes a test of it for each, so that a new backend is one more line here.
-//! What only one form of a workload can try stands beside them as a plain test.
+//! [`on_every_backend!`] makes a test of it for each, so that a new backend is one more line here. Where
+//! the promise is one and the numbers differ, the backend says what they are. What means something to one
+//! kind of backend only is listed apart, with the reason; what only one form of a workload can try stands
+//! beside them as a plain test.
+//!
+//! The tests of microVMs need a KVM. Where the host has none, the test runner runs each in the test bed's
+//! nested machine, with the harness around it.
 //!
 //! No test asserts how long something takes: the harness ends a run that hangs, and that is all.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -36,6 +41,8 @@ pub(crate) enum Backend {
     Module,
     /// The WebAssembly backend with a component.
     Component,
+    /// A microVM, with the same program for Linux.
+    Vm,
 }
 
 impl Backend {
@@ -44,23 +51,75 @@ impl Backend {
         match self {
             Self::Module => support::guest(name),
             Self::Component => support::component(name),
+            Self::Vm => support::native(name),
         }
     }
 
     /// A run of a guest.
     pub(crate) fn run(self, name: &str) -> Sbx {
-        Sbx::run(self.guest(name))
+        let run = Sbx::run(self.guest(name));
+        match self {
+            Self::Module | Self::Component => run,
+            Self::Vm => run.flags("--vm").flag("--kernel", support::kernel()),
+        }
+    }
+
+    pub(crate) fn is_vm(self) -> bool {
+        self == Self::Vm
+    }
+
+    /// What a guest finds as its own name.
+    pub(crate) fn called(self, name: &str) -> String {
+        match self {
+            Self::Module | Self::Component => format!("{name}.wasm"),
+            Self::Vm => format!("/app/{name}"),
+        }
+    }
+
+    /// The status that is seen of a program that fails with `code`.
+    pub(crate) fn failure(self, code: i32) -> i32 {
+        match self {
+            Self::Module | Self::Vm => code,
+            // WASI 0.2 knows success and failure, and no other numbers.
+            Self::Component => 1,
+        }
+    }
+
+    /// A value for `--timeout` that leaves a workload time to begin, and is over soon.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::Module | Self::Component => "300ms",
+            // The clock starts with the sandbox, and a machine has to boot: in a tenth of a second, and in
+            // seconds where processors are emulated.
+            Self::Vm if support::is_emulated() => "20s",
+            Self::Vm => "2s",
+        }
+    }
+
+    /// Those of `all` that are tried: where each costs the start of a machine, the first three.
+    pub(crate) fn sample<T>(self, all: &[T]) -> &[T] {
+        match self {
+            Self::Module | Self::Component => all,
+            Self::Vm => &all[..all.len().min(3)],
+        }
     }
 }
 
-/// Makes a test of each promise, a function of a [`Backend`], on each backend.
+/// Makes a test of each promise, a function of a [`Backend`], on each backend. Behind `wasm:` are those
+/// that only a WebAssembly sandbox can give, and behind `vm:` those of a machine.
 macro_rules! on_every_backend {
-    ($($promise:ident),* $(,)?) => {
+    ($($promise:ident),* $(,)? $(; wasm: $($wasm:ident),* $(,)?)? $(; vm: $($vm:ident),* $(,)?)?) => {
         mod module {
             $(#[test] fn $promise() { super::$promise(crate::Backend::Module); })*
+            $($(#[test] fn $wasm() { super::$wasm(crate::Backend::Module); })*)?
         }
         mod component {
             $(#[test] fn $promise() { super::$promise(crate::Backend::Component); })*
+            $($(#[test] fn $wasm() { super::$wasm(crate::Backend::Component); })*)?
+        }
+        mod vm {
+            $(#[test] fn $promise() { super::$promise(crate::Backend::Vm); })*
+            $($(#[test] fn $vm() { super::$vm(crate::Backend::Vm); })*)?
         }
     };
 }

@@ -9,26 +9,34 @@ use std::os::unix::ffi::OsStrExt;
 
 on_every_backend! {
     arguments_are_the_workloads,
-    arguments_that_are_no_text_are_refused,
     input_is_empty_unless_granted,
     granted_input_passes_through,
     output_comes_at_once,
     streams_are_kept_apart,
     no_stream_is_a_terminal,
     closed_streams_are_no_trouble,
-    a_full_device_is_an_error_of_the_workloads,
-    other_descriptors_are_not_inherited,
+    other_descriptors_are_not_inherited;
+    // Arguments of a WASI program are text, and its writes are sbx's own.
+    wasm: arguments_that_are_no_text_are_refused, a_full_device_is_an_error_of_the_workloads;
+    // Linux takes any bytes, and a machine's output is written when the program has gone on.
+    vm: arguments_that_are_no_text_arrive, a_full_device_is_told,
 }
 
 fn arguments_are_the_workloads(backend: Backend) {
     let args = ["a b", "", "--memory", "-v", "--", "ünïcode", "$HOME"];
     let end = backend.run("args").args(args).end().status(0);
-    end.prints("args.wasm\na b\n\n--memory\n-v\n--\nünïcode\n$HOME\n").silent();
+    let name = backend.called("args");
+    end.prints(&format!("{name}\na b\n\n--memory\n-v\n--\nünïcode\n$HOME\n")).silent();
 }
 
 fn arguments_that_are_no_text_are_refused(backend: Backend) {
     let end = backend.run("args").args(["ok"]).args([OsStr::from_bytes(b"\xff\xfe")]).end();
     end.status(125).prints("").says_only(&["argument 2", "UTF-8"]);
+}
+
+fn arguments_that_are_no_text_arrive(backend: Backend) {
+    let end = backend.run("args").args([OsStr::from_bytes(b"\xff\xfe")]).end().status(0);
+    assert!(end.stdout == b"/app/args\n\xff\xfe\n", "{end}");
 }
 
 fn input_is_empty_unless_granted(backend: Backend) {
@@ -37,7 +45,7 @@ fn input_is_empty_unless_granted(backend: Backend) {
 
 fn granted_input_passes_through(backend: Backend) {
     let bytes: Vec<u8> =
-        (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        (0..10_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let end = backend.run("cat").flags("-i").stdin(bytes.clone()).end().status(0);
     assert!(end.stdout == bytes, "{} bytes of {}", end.stdout.len(), bytes.len());
     end.silent();
@@ -79,6 +87,11 @@ fn a_full_device_is_an_error_of_the_workloads(backend: Backend) {
     let end = backend.run("flood").through_shell(r#""$@" >/dev/full"#).end().status(1);
     assert!(end.err().starts_with("write: E"), "{end}");
     end.assert_no_debug_output();
+}
+
+fn a_full_device_is_told(backend: Backend) {
+    let end = backend.run("flood").through_shell(r#""$@" >/dev/full"#).end().status(125);
+    end.says_only(&["standard output cannot be written", "No space left"]);
 }
 
 /// A descriptor that sbx was started with is not the workload's, and takes no number of its own.

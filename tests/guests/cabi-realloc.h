@@ -2,6 +2,7 @@
 // takes its own memory from the guest's malloc. Otherwise it grows the memory before malloc has looked
 // at its size, and an older wasi-libc then takes the adapter's pages for free ones.
 #pragma once
+#ifdef __wasi__
 #include <stdlib.h>
 
 __attribute__((export_name("cabi_realloc"))) void *cabi_realloc(void *old, size_t old_size, size_t align, size_t size) {
@@ -9,3 +10,4 @@ __attribute__((export_name("cabi_realloc"))) void *cabi_realloc(void *old, size_
     (void)align;  // Nothing asks for more than malloc aligns to.
     return realloc(old, size);
 }
+#endif

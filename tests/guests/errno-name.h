@@ -32,7 +32,9 @@ static inline const char *errno_name(int error) {
         NAME(ENOMEM)
         NAME(ENOSPC)
         NAME(ENOSYS)
+#ifdef __wasi__
         NAME(ENOTCAPABLE)
+#endif
         NAME(ENOTDIR)
         NAME(ENOTEMPTY)
         NAME(ENOTSUP)
@@ -43,6 +45,7 @@ static inline const char *errno_name(int error) {
         NAME(EPIPE)
         NAME(EROFS)
         NAME(ESPIPE)
+        NAME(ESTALE)
         NAME(ETXTBSY)
         NAME(EXDEV)
     }

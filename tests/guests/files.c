@@ -1,9 +1,13 @@
-// One file operation a run: prints its result, or "ok", or the name of the errno it failed with.
+// Does the file operations that it is told, with the word "then" between two of them: prints the result of
+// each, or "ok", or the name of the errno it failed with. Exits 1 if one failed.
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef __wasi__
+#include <sys/mount.h>
+#endif
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,8 +71,20 @@ static int touch(const char *path) {
     return utimensat(AT_FDCWD, path, times, 0);
 }
 
-int main(int argc, char **argv) {
-    const char *op = argc > 1 ? argv[1] : "", *a = argc > 2 ? argv[2] : NULL, *b = argc > 3 ? argv[3] : NULL;
+// What the superuser of a system of its own can do about a volume that is read-only.
+static int remount(const char *path) {
+#ifdef __wasi__
+    (void)path;
+    errno = ENOSYS;
+    return -1;
+#else
+    return mount(NULL, path, NULL, MS_REMOUNT, NULL);
+#endif
+}
+
+// Does one operation. Returns the exit status.
+static int operate(int argc, char **argv) {
+    const char *op = argc > 0 ? argv[0] : "", *a = argc > 1 ? argv[1] : NULL, *b = argc > 2 ? argv[2] : NULL;
     int result, quiet = 0;
     if (a && !strcmp(op, "read")) result = copy_out(a), quiet = 1;
     else if (a && !strcmp(op, "ls")) result = list(a), quiet = 1;
@@ -84,10 +100,12 @@ int main(int argc, char **argv) {
     else if (b && !strcmp(op, "link")) result = link(a, b);
     else if (b && !strcmp(op, "truncate")) result = truncate(a, atoll(b));
     else if (a && !strcmp(op, "utimes")) result = touch(a);
+    else if (a && !strcmp(op, "remount")) result = remount(a);
     else {
-        fputs("usage: files read|ls|stat|readlink|mkdir|rm|rmdir|utimes PATH\n"
+        fputs("usage: files read|ls|stat|readlink|mkdir|rm|rmdir|utimes|remount PATH\n"
               "       files write|append PATH TEXT | truncate PATH SIZE\n"
-              "       files rename|link FROM TO | symlink TARGET PATH\n",
+              "       files rename|link FROM TO | symlink TARGET PATH\n"
+              "       files OPERATION then OPERATION...\n",
               stderr);
         return 2;
     }
@@ -97,4 +115,15 @@ int main(int argc, char **argv) {
     }
     if (!quiet) puts("ok");
     return 0;
+}
+
+int main(int argc, char **argv) {
+    int status = 0;
+    for (int from = 1, to; from <= argc; from = to + 1) {
+        for (to = from; to < argc && strcmp(argv[to], "then"); to++) {
+        }
+        int one = operate(to - from, argv + from);
+        if (one > status) status = one;
+    }
+    return status;
 }

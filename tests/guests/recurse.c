@@ -1,4 +1,5 @@
-// Recurses four thousand million times, for ever as far as any stack is concerned. Nothing of it lives in linear memory, so what runs out is the wasm call stack.
+// Recurses four thousand million times, for ever as far as any stack is concerned. Nothing of it lives in linear memory,
+// so what runs out is the wasm call stack.
 #include <stdio.h>
 
 static volatile unsigned depth, last = ~0u;

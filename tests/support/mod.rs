@@ -18,7 +18,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A run that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(if is_emulated() { 240 } else { 60 })
+}
+
+/// Whether this is the test bed's nested machine, whose processors are emulated and so many times slower.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("SBX_TESTBED").is_some_and(|bed| bed == "nested")
+}
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
@@ -33,6 +40,16 @@ pub(crate) fn guest(name: &str) -> PathBuf {
 /// A guest as a component.
 pub(crate) fn component(name: &str) -> PathBuf {
     built(root().join("target/guests/component").join(format!("{name}.wasm")))
+}
+
+/// A guest as a static Linux program.
+pub(crate) fn native(name: &str) -> PathBuf {
+    built(root().join("target/guests/native").join(name))
+}
+
+/// The kernel that was built for microVMs.
+pub(crate) fn kernel() -> PathBuf {
+    root().join("target/kernel/vmlinux")
 }
 
 fn built(path: PathBuf) -> PathBuf {
@@ -107,7 +124,7 @@ impl Sbx {
             stdin: Input::Null,
             cwd: None,
             user: None,
-            patience: PATIENCE,
+            patience: patience(),
         }
     }
 
@@ -222,8 +239,8 @@ impl Sbx {
         Running::new(child, self.patience, temporary, within_reach)
     }
 
-    /// Copies sbx and a guest of the tests to where another user gets; the checkout may be in a
-    /// directory that only its owner may enter.
+    /// Copies sbx and what it is given of the checkout (a guest, a kernel) to where another user gets; the
+    /// checkout may be in a directory that only its owner may enter.
     fn move_within_reach(&mut self) -> tempfile::TempDir {
         let dir = tempdir();
         let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755));
@@ -235,10 +252,10 @@ impl Sbx {
             new
         };
         self.program = copy(&self.program);
-        if let Some(workload) = self.workload.first_mut()
-            && Path::new(workload).starts_with(root())
-        {
-            *workload = copy(Path::new(workload)).into();
+        for word in self.words.iter_mut().chain(&mut self.workload) {
+            if Path::new(word).starts_with(root()) {
+                *word = copy(Path::new(word)).into();
+            }
         }
         dir
     }
