@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::control::Log;
-use crate::control::console::{Console, Screen};
+use crate::control::console::{Console, Keys, Screen};
 use crate::control::session::Session;
 use crate::end::End;
 use crate::fs::Access;
@@ -206,10 +206,13 @@ fn control(
     let stream = machine.stream.take();
     let Some(task) = plan.task else {
         let (stdin, cpu_time) = (plan.stdin, plan.limits.cpu_time);
-        let (serial, terminal) = (machine.serial.clone(), machine.terminal.take());
-        let (keys, parent) = (stream, std::os::unix::process::parent_id());
-        let console =
-            Console { end, signals, parent, log, serial, keys, terminal, stdin, cpu_time };
+        let terminal = machine.terminal.take();
+        let keys = match stream {
+            Some(stream) if plan.virtio_console => Keys::Virtio(stream),
+            _ => Keys::Serial(machine.serial.clone()),
+        };
+        let parent = std::os::unix::process::parent_id();
+        let console = Console { end, signals, parent, log, keys, terminal, stdin, cpu_time };
         return Ok(Box::new(|| console.run()));
     };
     let stream = stream.ok_or("the guest has no way to speak to sbx")?;

@@ -35,8 +35,10 @@ const DEVICES_MAX: usize = 24 - FIRST_IRQ as usize;
 
 /// What every guest is told. No firmware has looked for devices that are not there, and a kernel that
 /// looks for them by itself takes its time.
-const CMDLINE: &str = "console=ttyS0 pci=off reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux \
-                       i8042.dumbkbd random.trust_cpu=1 swiotlb=noforce";
+const CMDLINE: &str = "pci=off reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd \
+                       random.trust_cpu=1 swiotlb=noforce";
+/// Where it says what it does, unless a guest with an init of its own is told another place.
+const CONSOLE: &str = "console=ttyS0";
 
 /// A device of a machine.
 #[derive(Debug)]
@@ -96,6 +98,8 @@ pub(crate) struct Plan {
     pub(crate) kernel: Kernel,
     pub(crate) initrd: Initrd,
     pub(crate) cmdline: String,
+    /// Whether the kernel's console, where it takes input, is the virtio one.
+    pub(crate) virtio_console: bool,
     pub(crate) devices: Vec<Device>,
     /// What its init is told; nothing if that is the user's own.
     pub(crate) task: Option<Task>,
@@ -122,12 +126,20 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan> {
         runs => (Initrd::Own(archive(runs)?), Some(task(spec, runs, memory)?)),
     };
     let words = spec.machine.cmdline.as_deref();
-    // A guest with an init of its own is to be seen starting.
-    let quiet = (!own_init).then_some("quiet");
-    let cmdline: Vec<&str> = [Some(CMDLINE), quiet, words].into_iter().flatten().collect();
-    let cmdline = cmdline.join(" ");
+    let (cmdline, virtio_console) = cmdline(words.unwrap_or_default(), own_init);
     let (limits, stdin) = (spec.limits.clone(), spec.stdin);
-    let plan = Plan { memory, cpus, kernel, initrd, cmdline, devices, task, limits, stdin };
+    let plan = Plan {
+        memory,
+        cpus,
+        kernel,
+        initrd,
+        cmdline,
+        virtio_console,
+        devices,
+        task,
+        limits,
+        stdin,
+    };
     plan.boot(&[], |boot| boot::check(boot, memory)).map_err(|e| Error::Refused(e.to_string()))?;
     Ok(plan)
 }
@@ -157,6 +169,19 @@ impl Plan {
             machine,
         })
     }
+}
+
+/// The kernel's command line, and whether its console is the virtio one. It writes to all that are named,
+/// and reads from the last.
+fn cmdline(words: &str, own_init: bool) -> (String, bool) {
+    let mut consoles = words.split_whitespace().filter_map(|word| word.strip_prefix("console="));
+    let last = consoles.next_back();
+    let console = if own_init && last.is_some() { None } else { Some(CONSOLE) };
+    // A guest with an init of its own is to be seen starting.
+    let quiet = (!own_init).then_some("quiet");
+    let words = Some(words).filter(|words| !words.is_empty());
+    let all: Vec<&str> = [console, Some(CMDLINE), quiet, words].into_iter().flatten().collect();
+    (all.join(" "), last.is_some_and(|name| name.starts_with("hvc")))
 }
 
 /// The guest's memory, of whole pages.

@@ -2,15 +2,17 @@
 //! and its end is the workload's.
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use sbx_core::{Ending, Exit};
 use sbx_host::process;
 use sbx_host::signals::{self, Received, Signals};
-use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Log, ended, ending_of, wait};
+use super::{Log, ended, ending_of, is_ready, wait};
 use crate::device::console::ConsoleHandle;
 use crate::device::serial::Serial;
 use crate::end::{Cause, End};
@@ -44,12 +46,12 @@ impl Screen {
         while !rest.is_empty() {
             match rustix::io::write(rustix::stdio::stdout(), rest) {
                 Ok(count) => rest = &rest[count..],
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
                     let stdout = rustix::stdio::stdout();
                     wait(&mut [PollFd::from_borrowed_fd(stdout, PollFlags::OUT)], None);
                 }
-                Err(rustix::io::Errno::PIPE) => {
+                Err(Errno::PIPE) => {
                     return self.end.set(Cause::Output(Exit::Signal(libc::SIGPIPE)));
                 }
                 Err(e) => {
@@ -65,6 +67,39 @@ impl Screen {
     }
 }
 
+/// Where the guest takes its input.
+pub(crate) enum Keys {
+    /// At its serial port.
+    Serial(Arc<Serial>),
+    /// At its virtio console, which reads from the other end of this.
+    Virtio(UnixStream),
+}
+
+impl Keys {
+    /// The file to wait for, for the guest to have room.
+    fn room(&self) -> (BorrowedFd<'_>, PollFlags) {
+        match self {
+            Self::Serial(serial) => (serial.room(), PollFlags::IN),
+            Self::Virtio(stream) => (stream.as_fd(), PollFlags::OUT),
+        }
+    }
+
+    /// Gives the guest what it has room for; says how many bytes that was.
+    fn give(&self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Serial(serial) => {
+                serial.look_for_room();
+                serial.input(bytes)
+            }
+            Self::Virtio(stream) => match send(stream, bytes, SendFlags::DONTWAIT) {
+                Err(Errno::AGAIN | Errno::INTR) => 0,
+                // The device is gone, and with it who could want this.
+                taken => taken.unwrap_or(bytes.len()),
+            },
+        }
+    }
+}
+
 /// A console under way.
 pub(crate) struct Console {
     pub(crate) end: Arc<End>,
@@ -72,9 +107,7 @@ pub(crate) struct Console {
     /// The process whose signals count. A thread that is confined can no longer ask.
     pub(crate) parent: u32,
     pub(crate) log: Log,
-    pub(crate) serial: Arc<Serial>,
-    /// Where a virtio console takes its input, if the guest has one.
-    pub(crate) keys: Option<UnixStream>,
+    pub(crate) keys: Keys,
     pub(crate) terminal: Option<ConsoleHandle>,
     pub(crate) stdin: bool,
     pub(crate) cpu_time: Option<Duration>,
@@ -86,6 +119,7 @@ impl Console {
         if let Some(Err(e)) = self.cpu_time.map(process::limit_cpu_time) {
             return Exit::Failed(e.to_string()).into();
         }
+        self.tell_size();
         let mut waiting = Vec::new();
         loop {
             self.wait(!waiting.is_empty());
@@ -105,7 +139,8 @@ impl Console {
             PollFd::from_borrowed_fd(self.end.file(), PollFlags::IN),
         ];
         if waiting {
-            files.push(PollFd::from_borrowed_fd(self.serial.room(), PollFlags::IN));
+            let (fd, flags) = self.keys.room();
+            files.push(PollFd::from_borrowed_fd(fd, flags));
         } else if self.stdin {
             files.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
         }
@@ -115,13 +150,7 @@ impl Console {
     fn answer_signals(&self) -> Option<Ending> {
         while let Some(Received { signal, sender }) = self.signals.next() {
             match signal {
-                signals::WINDOW => {
-                    if let (Some(terminal), Some((cols, rows))) =
-                        (&self.terminal, sbx_host::terminal::size())
-                    {
-                        terminal.resize(cols, rows);
-                    }
-                }
+                signals::WINDOW => self.tell_size(),
                 signals::CPU_TIME | libc::SIGXCPU => {
                     return Some(Exit::CpuTime(self.cpu_time.unwrap_or_default()).into());
                 }
@@ -135,19 +164,25 @@ impl Console {
     }
 
     fn read_input(&mut self, waiting: &mut Vec<u8>) {
-        if waiting.is_empty() && self.stdin {
+        let stdin = rustix::stdio::stdin();
+        if waiting.is_empty() && self.stdin && is_ready(stdin, PollFlags::IN) {
             let mut bytes = [0; CHUNK];
-            match rustix::io::read(rustix::stdio::stdin(), &mut bytes) {
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            match rustix::io::read(stdin, &mut bytes) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok(0) | Err(_) => self.stdin = false,
                 Ok(count) => waiting.extend(&bytes[..count]),
             }
         }
-        if let Some(keys) = &mut self.keys {
-            let _ = keys.write(waiting);
+        if !waiting.is_empty() {
+            let taken = self.keys.give(waiting);
+            waiting.drain(..taken);
         }
-        self.serial.look_for_room();
-        let taken = self.serial.input(waiting);
-        waiting.drain(..taken);
+    }
+
+    /// Tells a virtio console the size of the caller's terminal, if there is one.
+    fn tell_size(&self) {
+        if let (Some(terminal), Some((cols, rows))) = (&self.terminal, sbx_host::terminal::size()) {
+            terminal.resize(cols, rows);
+        }
     }
 }

@@ -10,8 +10,9 @@ pub(crate) mod session;
 
 pub(crate) use output::Output;
 
-use rustix::event::{PollFd, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sbx_core::{Ending, Exit};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,13 @@ fn wait(files: &mut [PollFd<'_>], until: Option<Instant>) {
     let left = left.map(|left| left + Duration::from_millis(1));
     let left = left.and_then(|left| Timespec::try_from(left).ok());
     let _ = poll(files, left.as_ref());
+}
+
+/// Whether `fd` is ready now, or has failed, which using it tells.
+fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut files = [PollFd::from_borrowed_fd(fd, flags)];
+    !matches!(poll(&mut files, Some(&now)), Ok(0))
 }
 
 /// Whether the machine has ended.

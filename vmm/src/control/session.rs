@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::output::{STDERR, STDOUT};
-use super::{Log, Output, ended, ending_of, with_console};
+use super::{Log, Output, ended, ending_of, is_ready, with_console};
 use crate::agent::{Agent, Error as AgentError, Event};
 use crate::end::End;
 
@@ -376,10 +376,4 @@ impl Session {
 
 fn flag(flag: PollFlags, set: bool) -> PollFlags {
     if set { flag } else { PollFlags::empty() }
-}
-
-fn is_ready(fd: std::os::fd::BorrowedFd<'_>, flags: PollFlags) -> bool {
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut files = [PollFd::from_borrowed_fd(fd, flags)];
-    !matches!(rustix::event::poll(&mut files, Some(&now)), Ok(0))
 }

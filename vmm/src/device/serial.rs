@@ -2,9 +2,11 @@
 //!
 //! Output leaves one byte at a time, as the guest writes it. Input waits in the port's FIFO; what does
 //! not fit is the caller's to keep until [`Serial::room`] tells that the guest has taken what there was.
+//! So is all that comes before the guest listens: a driver that looks for the port, or opens it, throws
+//! away what it finds there.
 //!
-//! Not here: baud rates, modem lines that change, and the FIFO's control register. The registers are
-//! those of the crate vm-superio.
+//! Not here: baud rates, modem lines that change, the FIFO's control register, and input for a guest that
+//! polls with its interrupts off. The registers are those of the crate vm-superio.
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::io::{self, Write};
@@ -90,12 +92,15 @@ impl Serial {
 
     /// Gives input to the guest; returns how many bytes there was room for.
     pub fn input(&self, bytes: &[u8]) -> usize {
+        let mut uart = self.lock();
+        if !listens(&mut uart) {
+            return 0;
+        }
         // The only error that there is says that the FIFO is full.
-        self.lock().enqueue_raw_bytes(bytes).unwrap_or_default()
+        uart.enqueue_raw_bytes(bytes).unwrap_or_default()
     }
 
-    /// Signalled when the guest has emptied the FIFO. While the guest tests the port in loopback mode
-    /// nothing is taken, and the end of that is signalled too.
+    /// Signalled when the guest has emptied the FIFO, and when it begins to listen.
     pub fn room(&self) -> BorrowedFd<'_> {
         self.room.as_fd()
     }
@@ -110,9 +115,24 @@ impl Serial {
     }
 }
 
-/// The modem control register, and its bit for loopback.
+/// The interrupt enable register, and its bit for received data.
+const IER: u8 = 1;
+const RECEIVED: u8 = 1;
+/// The line control register, and its bit that has other registers in the place of this and the data's.
+const LCR: u8 = 3;
+const DIVISOR: u8 = 1 << 7;
+/// The modem control register, and its bits for a terminal that is ready, and for loopback.
 const MCR: u8 = 4;
+const READY: u8 = 1;
 const LOOPBACK: u8 = 1 << 4;
+
+/// Whether a driver has opened the port. One that looks for it enables interrupts for a moment too, but
+/// does not say that it is ready.
+fn listens(uart: &mut Uart<Interrupt, Room, Sink>) -> bool {
+    uart.read(LCR) & DIVISOR == 0
+        && uart.read(IER) & RECEIVED != 0
+        && uart.read(MCR) & (READY | LOOPBACK) == READY
+}
 
 impl BusDevice for Serial {
     fn read(&self, offset: u64, data: &mut [u8]) {
@@ -125,9 +145,10 @@ impl BusDevice for Serial {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (&[byte], Ok(register)) = (data, u8::try_from(offset)) {
+            let mut uart = self.lock();
             // Neither the interrupt nor the output fail.
-            let _ = self.lock().write(register, byte);
-            if register == MCR && byte & LOOPBACK == 0 {
+            let _ = uart.write(register, byte);
+            if matches!(register, IER | LCR | MCR) && listens(&mut uart) {
                 signal(&self.room);
             }
         }
@@ -140,7 +161,8 @@ mod tests {
     use std::sync::Arc;
 
     const DATA: u64 = 0;
-    const INTERRUPTS: u64 = 1;
+    const INTERRUPTS: u64 = IER as u64;
+    const MODEM: u64 = MCR as u64;
     const LINE_STATUS: u64 = 5;
     /// More than any FIFO of this kind has.
     const MUCH: [u8; 256] = [b'x'; 256];
@@ -172,7 +194,9 @@ mod tests {
     #[test]
     fn input_waits_for_room() {
         let (serial, irq, _) = port();
-        serial.write(INTERRUPTS, &[1]);
+        serial.write(INTERRUPTS, &[RECEIVED]);
+        serial.write(MODEM, &[READY]);
+        serial.look_for_room();
         let _ = irq.read();
         let taken = serial.input(&MUCH);
         assert!((1..MUCH.len()).contains(&taken));
@@ -188,15 +212,43 @@ mod tests {
         assert_eq!(serial.input(&MUCH), taken);
     }
 
+    /// As Linux does it: the registers are tried out, then opened with a divisor.
+    #[test]
+    fn input_waits_for_a_driver_that_listens() {
+        let (serial, _, _) = port();
+        let waits = || {
+            assert_eq!(serial.input(b"x"), 0);
+            assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_err());
+        };
+        for (register, value) in [
+            (IER, 0x0f),
+            (IER, 0),
+            (MCR, LOOPBACK | 0x0a),
+            (MCR, 8),
+            (IER, RECEIVED),
+            (LCR, DIVISOR | 3),
+            (MCR, READY | 8),
+        ] {
+            serial.write(u64::from(register), &[value]);
+            waits();
+        }
+        serial.write(u64::from(LCR), &[3]);
+        assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
+        assert_eq!(serial.input(b"x"), 1);
+        serial.write(INTERRUPTS, &[0]);
+        waits();
+    }
+
     #[test]
     fn loopback_takes_no_input_and_its_end_is_told() {
         let (serial, _, written) = port();
-        serial.write(u64::from(MCR), &[LOOPBACK]);
+        serial.write(INTERRUPTS, &[RECEIVED]);
+        serial.write(MODEM, &[LOOPBACK | READY]);
         assert_eq!(serial.input(b"x"), 0);
         // The guest tests the port, without end: nothing leaves, and nothing grows.
         (0..1000).for_each(|_| serial.write(DATA, b"t"));
         assert!(written.lock().unwrap().is_empty());
-        serial.write(u64::from(MCR), &[0]);
+        serial.write(MODEM, &[READY]);
         assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
     }
 
