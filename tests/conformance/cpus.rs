@@ -1,7 +1,7 @@
 //! `--cpus`: a workload never gets more than this share of the processors. Where the host cannot
 //! measure it out, sbx refuses, and says why.
 
-use crate::support::{Running, Sbx, is_root, processes_in, skipped};
+use crate::support::{Running, is_root, patience, processes_in, skipped};
 use crate::{Backend, on_every_backend};
 use rustix::process::{Pid, Signal};
 use std::fs;
@@ -12,7 +12,9 @@ on_every_backend! {
     what_a_killed_sbx_leaves_the_next_one_removes,
     whole_processors_need_no_group,
     what_cannot_be_enforced_is_refused,
-    nonsense_is_refused,
+    nonsense_is_refused;
+    // It has as many processors as it is given, and there is an end to that.
+    vm: a_machine_has_as_many, more_than_a_machine_can_have_is_refused,
 }
 
 const SHARE: f64 = 0.2;
@@ -22,7 +24,7 @@ const SHARE: f64 = 0.2;
 fn spin(backend: Backend) -> Option<Running> {
     let running = backend.run("spin").flags("--cpus 0.2").start();
     let began = Instant::now();
-    while running.is_alive() && running.printed().is_empty() && began.elapsed().as_secs() < 30 {
+    while running.is_alive() && running.printed().is_empty() && began.elapsed() < patience() {
         std::thread::sleep(Duration::from_millis(10));
     }
     if running.is_alive() {
@@ -84,7 +86,8 @@ fn used(pid: Pid) -> f64 {
 
 fn whole_processors_need_no_group(backend: Backend) {
     backend.run("exit").flags("--cpus 1").args(["0"]).end().status(0).silent();
-    backend.run("exit").flags("--cpus 64").args(["0"]).end().status(0).silent();
+    let many = if backend.is_vm() { "4" } else { "64" };
+    backend.run("exit").flag("--cpus", many).args(["0"]).end().status(0).silent();
 }
 
 fn what_cannot_be_enforced_is_refused(backend: Backend) {
@@ -98,8 +101,23 @@ fn what_cannot_be_enforced_is_refused(backend: Backend) {
 
 fn nonsense_is_refused(backend: Backend) {
     for cpus in ["0", "-1", "nan", "0.001", "many"] {
-        let end: crate::support::Outcome =
-            Sbx::run(backend.guest("exit")).flag("--cpus", cpus).end();
-        drop(end.status(125).prints(""));
+        drop(backend.run("exit").flag("--cpus", cpus).end().status(125).prints(""));
+    }
+}
+
+fn a_machine_has_as_many(backend: Backend) {
+    let end =
+        backend.run("files").flags("--cpus 2").args(["read", "/sys/devices/system/cpu/online"]);
+    end.end().status(0).prints("0-1\n");
+    // A part of one needs one.
+    let end =
+        backend.run("files").flags("--cpus 1.5").args(["read", "/sys/devices/system/cpu/online"]);
+    end.end().status(0).prints("0-1\n");
+}
+
+fn more_than_a_machine_can_have_is_refused(backend: Backend) {
+    for cpus in ["32.5", "64"] {
+        let end = backend.run("exit").flag("--cpus", cpus).end().status(125).prints("");
+        end.says_only(&["more than a microVM can have", "32 or fewer"]);
     }
 }

@@ -11,8 +11,9 @@ on_every_backend! {
     volumes_and_streams_do_not_count,
     none_is_none,
     closing_makes_room,
-    directories_count,
-    closing_a_stream_gives_nothing,
+    directories_count;
+    // Linux counts numbers of descriptors, so that a stream's is free for a file once it is closed.
+    wasm: closing_a_stream_gives_nothing,
 }
 
 fn open(backend: Backend, fds: u32, more: &[&str], count: &str) -> Outcome {
@@ -31,10 +32,12 @@ fn as_many_as_allowed_are_left_alone(backend: Backend) {
 
 fn one_more_is_refused(backend: Backend) {
     // WASI 0.2 has no error of its own for this.
-    let error = if backend == Backend::Module { "EMFILE" } else { "EIO" };
+    let error = if backend == Backend::Component { "EIO" } else { "EMFILE" };
     // The adapter that makes a component of a preview 1 program stops at 128 by itself.
-    for fds in [1, 8, 100] {
-        open(backend, fds, &[], "65536").status(1).prints(&format!("opened {fds}, then {error}\n"));
+    for fds in backend.sample(&[1, 100, 8]) {
+        open(backend, *fds, &[], "65536")
+            .status(1)
+            .prints(&format!("opened {fds}, then {error}\n"));
     }
 }
 
@@ -45,7 +48,8 @@ fn volumes_and_streams_do_not_count(backend: Backend) {
 fn none_is_none(backend: Backend) {
     let end = open(backend, 0, &[], "1").status(1);
     assert!(end.out().starts_with("opened 0, then "), "{end}");
-    backend.run("args").flags("--fds 0").end().status(0).prints("args.wasm\n");
+    let name = backend.called("args");
+    backend.run("args").flags("--fds 0").end().status(0).prints(&format!("{name}\n"));
 }
 
 fn closing_makes_room(backend: Backend) {

@@ -1,13 +1,19 @@
 //! `--fuel`: a budget of instructions, counted alike on every run. A workload that has spent it is
-//! ended at the same instruction each time: status 124 and a sentence.
+//! ended at the same instruction each time: status 124 and a sentence. Only WebAssembly's can be counted so;
+//! a microVM refuses.
 
 use crate::support::{Sbx, tempdir, wat};
 use crate::{Backend, on_every_backend};
 
 on_every_backend! {
-    enough_is_left_alone,
-    a_loop_is_ended,
-    one_run_is_like_the_other,
+;
+    wasm: enough_is_left_alone, a_loop_is_ended, one_run_is_like_the_other;
+    vm: what_cannot_be_counted_is_refused,
+}
+
+fn what_cannot_be_counted_is_refused(backend: Backend) {
+    let end = backend.run("exit").flags("--fuel 1000000").args(["0"]).end().status(125).prints("");
+    end.says_only(&["--fuel counts WebAssembly instructions", "--cpu-time"]);
 }
 
 fn enough_is_left_alone(backend: Backend) {

@@ -1,23 +1,27 @@
 //! `--memory`: all that a workload can address, taken together, stays within the limit. More is
-//! refused to it; one that cannot go on without ends with 137 and a sentence.
+//! refused to it; one that cannot go on without ends with 137 and a sentence. A machine's memory is its
+//! kernel's as well, and that refuses by ending who asked.
 
 use crate::support::{Sbx, tempdir, wat};
 use crate::{Backend, on_every_backend};
 
 on_every_backend! {
-    enough_is_left_alone,
-    malloc_is_refused,
+    enough_is_left_alone;
+    wasm: malloc_is_refused;
+    // Linux promises memory freely, and has to end a program that comes to use it.
+    vm: more_than_there_is_ends_it,
 }
 
 fn enough_is_left_alone(backend: Backend) {
-    let end = backend.run("alloc").flags("--memory 64M").args(["32"]).end();
+    let memory = if backend.is_vm() { "96M" } else { "64M" };
+    let end = backend.run("alloc").flag("--memory", memory).args(["32"]).end();
     end.status(0).prints("ok 32 MiB\n");
 }
 
 /// The program sees malloc fail, and its own answer to that is what counts.
 fn malloc_is_refused(backend: Backend) {
     let end = backend.run("alloc").flags("--memory 16M").args(["64"]).end();
-    let end = end.status(if backend == Backend::Module { 3 } else { 1 });
+    let end = end.status(backend.failure(3));
     assert!(end.err().contains("malloc failed after"), "{end}");
     assert!(
         end.err().contains("sbx: the workload was refused memory beyond its --memory"),
@@ -25,6 +29,16 @@ fn malloc_is_refused(backend: Backend) {
     );
     let got = end.err().lines().filter(|l| l.ends_with("MiB") && !l.contains("m")).count();
     assert!((8..16).contains(&got), "it got {got} MiB of 16\n{end}");
+}
+
+fn more_than_there_is_ends_it(backend: Backend) {
+    for (memory, said) in [(64, "64 MiB"), (128, "128 MiB")] {
+        let run = backend.run("alloc").flags(&format!("--memory {memory}M"));
+        let end = run.args(["1000"]).end().status(137).prints("");
+        let got = end.err().lines().filter(|l| l.ends_with(" MiB") && !l.contains('m')).count();
+        assert!((8..memory).contains(&got), "it got {got} MiB of {memory}\n{end}");
+        end.says(&["ran out of memory", said, "--memory"]);
+    }
 }
 
 /// Runs a module whose `_start` takes what it can get and exits with how many steps it got.

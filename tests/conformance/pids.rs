@@ -1,5 +1,6 @@
 //! `--pids`: a workload makes no process and no thread beyond the limit. A WASI program cannot make
-//! any: it is one thread, and one that wants more is refused before it runs.
+//! any: it is one thread, and one that wants more is refused before it runs. In a machine, more are
+//! refused by its kernel.
 
 use crate::support::{Sbx, tempdir, wat};
 use crate::{Backend, on_every_backend};
@@ -8,8 +9,10 @@ use std::fs;
 
 on_every_backend! {
     one_is_enough,
-    none_is_refused,
-    a_workload_is_one_thread,
+    none_is_refused;
+    // A machine is a process with threads of its own: each processor is one.
+    wasm: a_workload_is_one_thread;
+    vm: as_many_as_allowed_are_left_alone, one_more_is_refused,
 }
 
 fn one_is_enough(backend: Backend) {
@@ -18,6 +21,21 @@ fn one_is_enough(backend: Backend) {
 
 fn none_is_refused(backend: Backend) {
     backend.run("exit").flags("--pids 0").end().status(125).says_only(&["--pids 0 leaves no"]);
+}
+
+fn as_many_as_allowed_are_left_alone(backend: Backend) {
+    for kind in ["processes", "threads"] {
+        let end = backend.run("forks").flags("--pids 20").args([kind, "19"]).end();
+        end.status(0).prints("made 19\n").silent();
+    }
+}
+
+fn one_more_is_refused(backend: Backend) {
+    // The program itself is one of them.
+    for (pids, kind, made) in [(1, "processes", 0), (10, "processes", 9), (10, "threads", 9)] {
+        let end = backend.run("forks").flags(&format!("--pids {pids}")).args([kind, "1000"]).end();
+        end.status(1).prints(&format!("made {made}, then EAGAIN\n")).silent();
+    }
 }
 
 fn a_workload_is_one_thread(backend: Backend) {

@@ -6,14 +6,17 @@ use rustix::process::Signal;
 
 on_every_backend! {
     an_interruption_ends_it_silently,
-    a_first_run_is_no_different,
     other_signals_are_told,
     a_waiting_workload_is_ended_as_well,
-    killing_sbx_kills_the_workload,
+    killing_sbx_kills_the_workload;
+    // Nothing is compiled for a machine.
+    wasm: a_first_run_is_no_different;
+    vm: a_starting_machine_is_ended_as_well,
 }
 
 fn an_interruption_ends_it_silently(backend: Backend) {
-    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+    let all = [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)];
+    for &(signal, status) in backend.sample(&all) {
         let running = backend.run("spin").start();
         running.until("spinning");
         running.signal(signal);
@@ -31,7 +34,8 @@ fn a_first_run_is_no_different(backend: Backend) {
 }
 
 fn other_signals_are_told(backend: Backend) {
-    for (signal, status) in [(Signal::QUIT, 131), (Signal::USR1, 138), (Signal::USR2, 140)] {
+    let all = [(Signal::QUIT, 131), (Signal::USR1, 138), (Signal::USR2, 140)];
+    for &(signal, status) in backend.sample(&all) {
         let running = backend.run("spin").start();
         running.until("spinning");
         running.signal(signal);
@@ -55,6 +59,18 @@ fn a_waiting_workload_is_ended_as_well(backend: Backend) {
     }
     running.signal(Signal::INT);
     running.end().status(130).silent();
+}
+
+/// Before there is anybody in the machine who could be told.
+fn a_starting_machine_is_ended_as_well(backend: Backend) {
+    for _ in 0..3 {
+        let running = backend.run("sleep").args(["3600000"]).start();
+        while crate::support::processes_in(running.pid().as_raw_pid()).len() < 2 {
+            assert!(running.is_alive(), "{}", running.end());
+        }
+        running.signal(Signal::TERM);
+        running.end().status(143).prints("").silent();
+    }
 }
 
 /// Nobody can hold this signal back; the harness checks that no process is left.
