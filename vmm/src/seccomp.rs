@@ -33,6 +33,7 @@ const ALL: &[libc::c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_futex,
     libc::SYS_getpid,
+    libc::SYS_getrandom,
     libc::SYS_gettid,
     libc::SYS_madvise,
     libc::SYS_mremap,
@@ -52,7 +53,12 @@ const ALL: &[libc::c_long] = &[
 
 /// With [`ALL`]: what devices do when their driver starts or resets them, which a processor's thread does
 /// by a write to their registers.
-const VCPU: &[libc::c_long] = &[libc::SYS_sendto, libc::SYS_shutdown, libc::SYS_timerfd_settime];
+const VCPU: &[libc::c_long] =
+    &[libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_shutdown, libc::SYS_timerfd_settime];
+
+/// With all lists but [`FILES`]: refused, and not the end. The C library looks into /proc once, when it is
+/// to give memory of a thread's own back, and does without what it does not find there.
+const REFUSED: libc::c_long = libc::SYS_openat;
 
 /// With [`ALL`]: queues, and the files behind devices.
 const DEVICES: &[libc::c_long] = &[
@@ -63,7 +69,6 @@ const DEVICES: &[libc::c_long] = &[
     libc::SYS_fallocate,
     libc::SYS_fdatasync,
     libc::SYS_fsync,
-    libc::SYS_getrandom,
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_preadv,
@@ -161,6 +166,10 @@ impl Role {
             // No conditions: any arguments will do.
             rules.insert(call, Vec::new());
         }
+        if rules.insert(REFUSED, Vec::new()).is_none() {
+            // Of two filters, the one that allows less counts.
+            refuse()?;
+        }
         let not_executable =
             condition(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC.unsigned_abs().into()), 0)?;
         for call in [libc::SYS_mmap, libc::SYS_mprotect] {
@@ -174,11 +183,24 @@ impl Role {
         if !requests.is_empty() {
             rules.insert(libc::SYS_ioctl, requests);
         }
-        let (denied, allowed) = (SeccompAction::KillProcess, SeccompAction::Allow);
-        let filter = SeccompFilter::new(rules, denied, allowed, TargetArch::x86_64)?;
-        let program: BpfProgram = filter.try_into()?;
-        seccompiler::apply_filter(&program)
+        apply(rules, SeccompAction::KillProcess, SeccompAction::Allow)
     }
+}
+
+fn refuse() -> Result<(), seccompiler::Error> {
+    let refused = SeccompAction::Errno(libc::EACCES.unsigned_abs());
+    apply(BTreeMap::from([(REFUSED, Vec::new())]), SeccompAction::Allow, refused)
+}
+
+/// What to do with calls that have no rule, and with those that meet theirs.
+fn apply(
+    rules: BTreeMap<libc::c_long, Vec<SeccompRule>>,
+    others: SeccompAction,
+    those: SeccompAction,
+) -> Result<(), seccompiler::Error> {
+    let filter = SeccompFilter::new(rules, others, those, TargetArch::x86_64)?;
+    let program: BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&program)
 }
 
 fn condition(
@@ -227,6 +249,26 @@ mod tests {
         let _ = thread.join();
     }
 
+    /// A processor's thread starts and resets devices, whatever they are in the middle of.
+    #[test]
+    fn every_device_can_be_reset_by_a_processor() {
+        const VCPU: usize = 0;
+        if role().is_none() {
+            let status = confined("seccomp::tests::every_device_can_be_reset_by_a_processor", VCPU);
+            assert!(status.success(), "{status:?}");
+            return;
+        }
+        let mut devices = crate::device::busy::all();
+        let thread = std::thread::spawn(move || {
+            Role::Vcpu.confine().unwrap();
+            for (device, driver) in &mut devices {
+                device.reset();
+                driver.with_io(|io| device.activate(u64::MAX, io)).unwrap();
+            }
+        });
+        thread.join().unwrap();
+    }
+
     #[test]
     fn what_a_role_needs_is_left_to_it() {
         let Some(role) = role() else {
@@ -240,6 +282,10 @@ mod tests {
         let thread = std::thread::spawn(move || {
             role.confine().unwrap();
             let large = vec![7u8; 64 << 20];
+            // Freed together, which has the C library give their memory back.
+            let many: Vec<_> = (0..64).map(|_| vec![7u8; 100 << 10]).collect();
+            drop(many);
+            let _ = std::collections::HashSet::<u8>::new();
             std::io::Write::write_all(&mut &writer, &large[..100]).unwrap();
             std::io::Read::read_exact(&mut &reader, &mut [0; 100]).unwrap();
         });

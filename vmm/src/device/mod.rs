@@ -3,6 +3,8 @@
 pub mod balloon;
 pub mod block;
 pub mod boot_timer;
+#[cfg(test)]
+pub(crate) mod busy;
 pub mod console;
 pub mod console_log;
 pub mod fs;
