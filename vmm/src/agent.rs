@@ -289,7 +289,10 @@ impl Agent {
             match self.stream.write(&self.queue[self.sent..]) {
                 Ok(0) => return Err(Error::Closed),
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.drop_sent();
+                    return Ok(());
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                     // What the guest said last is still to be read; reading tells the end.
@@ -307,6 +310,15 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Gives back the room of what was sent, once that is worth moving what was not: a guest that always
+    /// leaves a little would have the queue grow without end.
+    fn drop_sent(&mut self) {
+        if self.sent > QUEUE_MAX {
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Reads once from the connection. To be called when it is readable, and only after

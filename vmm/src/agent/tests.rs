@@ -239,6 +239,26 @@ fn a_guest_that_takes_nothing_cannot_grow_the_queue() {
 }
 
 #[test]
+fn a_guest_that_never_takes_all_cannot_grow_the_queue() {
+    let (mut agent, mut guest, id) = started();
+    let mut taken = vec![0; DATA_MAX];
+    for _ in 0..16 * QUEUE_MAX / DATA_MAX {
+        while agent.queued() < DATA_MAX {
+            agent.signal(id, 1).unwrap();
+        }
+        assert_eq!(agent.stdin(id, &vec![1; DATA_MAX]).unwrap(), DATA_MAX);
+        let mut left = taken.len();
+        while left > 0 {
+            left -= guest.read(&mut taken[..left]).unwrap();
+            agent.flush().unwrap();
+        }
+        say(&mut guest, &ToHost::Credit { id, bytes: u32::try_from(DATA_MAX).unwrap() });
+        events(&mut agent).unwrap();
+        assert!(agent.queue.len() <= 4 * QUEUE_MAX, "{}", agent.queue.len());
+    }
+}
+
+#[test]
 fn too_many_processes_and_too_long_arguments_are_refused_and_harm_nothing() {
     let (mut agent, mut guest) = pair();
     let long = Process { argv: vec![vec![b'x'; TO_GUEST_MAX]], ..Process::default() };
