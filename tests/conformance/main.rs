@@ -96,6 +96,23 @@ impl Backend {
         }
     }
 
+    /// A value for `--timeout` that nothing reaches.
+    pub(crate) fn enough(self) -> &'static str {
+        match self {
+            Self::Module | Self::Component => "30s",
+            Self::Vm => "100s",
+        }
+    }
+
+    /// How often a guest opens a file to meet what the host does at the same time.
+    pub(crate) fn opens(self) -> &'static str {
+        match self {
+            Self::Module | Self::Component => "20000",
+            // Each is a question to the host, and there are some seconds to be had.
+            Self::Vm => "3000",
+        }
+    }
+
     /// Those of `all` that are tried: where each costs the start of a machine, the first three.
     pub(crate) fn sample<T>(self, all: &[T]) -> &[T] {
         match self {
