@@ -41,10 +41,10 @@ impl Backend for VmBackend {
     fn create(&self, spec: &Spec) -> Result<Box<dyn Sandbox>> {
         enforceable(&spec.limits)?;
         let plan = plan::plan(spec)?;
-        let kvm = kvm::open().map_err(|e| Error::Refused(e.to_string()))?;
         // Whole processors are the guest's own; only a part of one has to be measured out.
         let cpus = spec.limits.cpus.filter(|cpus| !cpus.is_multiple_of(1000));
         let cgroup = cpus.map(Cgroup::with_cpus).transpose()?;
+        let kvm = kvm::open().map_err(|e| Error::Refused(e.to_string()))?;
         let keys = plan.stdin && plan.task.as_ref().is_none_or(|t| t.process.terminal.is_some());
         let prepared = Prepared { plan, kvm, times: None };
         let (prepared, times) = (Some(prepared), self.times);
@@ -135,12 +135,31 @@ impl Sandbox for VmSandbox {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
-        let waited = self.process()?.wait(until)?;
-        if let Waited::Ended(_) = waited {
-            self.raw = None;
-        }
-        Ok(waited)
+        let process = self.process()?;
+        let waited = process.wait(until)?;
+        let Waited::Ended(ending) = waited else { return Ok(waited) };
+        let ending = process.killed_by().and_then(lost).unwrap_or(ending);
+        self.raw = None;
+        Ok(Waited::Ended(ending))
     }
+}
+
+/// What it means that the machine's process was ended by this signal, if that is a fault of its own. A
+/// fault of the workload's is none, for of that the process tells.
+fn lost(signal: i32) -> Option<Ending> {
+    let how = match signal {
+        libc::SIGSYS => {
+            "its process asked the host for what a machine may not, and was stopped; the guest may \
+             have tried to break out"
+                .into()
+        }
+        libc::SIGABRT | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGSEGV => {
+            format!("its process failed with signal {signal}; please report this")
+        }
+        // Sent by sbx, or by whoever may.
+        _ => return None,
+    };
+    Some(Exit::Failed(format!("the virtual machine is lost: {how}")).into())
 }
 
 impl Prepared {
@@ -220,4 +239,17 @@ fn control(
         .and_then(|agent| Session::new(task, agent, end, signals, log))
         .map_err(|e| e.to_string())?;
     Ok(Box::new(|| session.run()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_lost_is_no_workload_that_was_killed() {
+        for signal in [libc::SIGSYS, libc::SIGSEGV, libc::SIGABRT, libc::SIGBUS] {
+            assert!(matches!(lost(signal).unwrap().exit, Exit::Failed(_)), "{signal}");
+        }
+        assert!(lost(libc::SIGKILL).is_none() && lost(libc::SIGTERM).is_none());
+    }
 }

@@ -45,6 +45,7 @@ pub struct Process {
     report: File,
     cpu_time: Option<Duration>,
     ended: bool,
+    killed: Option<i32>,
     /// Removed when the process has been reaped.
     _cgroup: Option<Cgroup>,
 }
@@ -89,6 +90,7 @@ impl Process {
                 report: report.into(),
                 cpu_time: limits.cpu_time,
                 ended: false,
+                killed: None,
                 _cgroup: cgroup,
             }),
         }
@@ -135,13 +137,19 @@ impl Process {
         }
     }
 
-    fn ending(&self, status: WaitStatus) -> Ending {
+    /// The signal that ended the process before it could say how its workload did, if one has.
+    pub fn killed_by(&self) -> Option<i32> {
+        self.killed
+    }
+
+    fn ending(&mut self, status: WaitStatus) -> Ending {
         let mut text = Vec::new();
         // The child is the only writer and is gone: this ends.
         let _ = (&self.report).take(REPORT_MAX).read_to_end(&mut text);
         if let Ok(Report { exit, notes }) = serde_json::from_slice(&text) {
             return Ending { exit, notes };
         }
+        self.killed = status.terminating_signal();
         match (status.exit_status(), status.terminating_signal(), self.cpu_time) {
             (Some(code), ..) => Exit::Code(code as u8),
             (_, Some(libc::SIGPROF | libc::SIGXCPU), Some(limit)) => Exit::CpuTime(limit),
@@ -274,12 +282,22 @@ pub fn limit_cpu_time(limit: Duration) -> Result<()> {
 fn finish(pipe: OwnedFd, Ending { exit, notes }: Ending) -> ! {
     let status = exit.status();
     if !matches!(exit, Exit::Code(_)) || !notes.is_empty() {
-        let report = serde_json::to_vec(&Report { exit, notes }).unwrap_or_default();
-        if report.len() as u64 <= REPORT_MAX {
-            let _ = File::from(pipe).write_all(&report);
-        }
+        let report = written(Report { exit, notes });
+        let _ = File::from(pipe).write_all(&report);
     }
     exit_now(status)
+}
+
+/// A report as the parent reads it, without its first notes if there are too many: a workload may have
+/// a say in what they are, and must not be able to hide how it ended.
+fn written(mut report: Report) -> Vec<u8> {
+    loop {
+        let text = serde_json::to_vec(&report).unwrap_or_default();
+        if text.len() as u64 <= REPORT_MAX || report.notes.is_empty() {
+            return text;
+        }
+        report.notes.remove(0);
+    }
 }
 
 fn watched() -> libc::sigset_t {
@@ -314,4 +332,21 @@ fn next_signal(left: Option<Duration>) -> Option<i32> {
     // details.
     let signal = unsafe { libc::sigtimedwait(&set, std::ptr::null_mut(), timeout) };
     (signal > 0).then_some(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_always_says_how_it_ended() {
+        let notes: Vec<_> = (0..50).map(|n| format!("{n} {}", "\u{fffd}".repeat(1000))).collect();
+        let text = written(Report { exit: Exit::Failed("why".into()), notes: notes.clone() });
+        assert!(text.len() as u64 <= REPORT_MAX);
+        let read: Report = serde_json::from_slice(&text).unwrap();
+        assert_eq!(read.exit, Exit::Failed("why".into()));
+        assert!(!read.notes.is_empty() && notes.ends_with(&read.notes), "the last ones are kept");
+        let few = written(Report { exit: Exit::Failed("why".into()), notes: vec!["a".into()] });
+        assert_eq!(serde_json::from_slice::<Report>(&few).unwrap().notes, ["a"]);
+    }
 }
