@@ -103,18 +103,20 @@ fn host_kernels() -> Vec<PathBuf> {
 /// # Errors
 /// When there is no such file, or it is not a kernel that can be booted.
 pub fn load(path: &Path) -> Result<Kernel> {
-    let (mut file, meta) = workload::open(path).map_err(|e| match e {
+    let (file, meta) = workload::open(path).map_err(|e| match e {
         Error::NotFound(_) => Error::NotFound(format!("there is no kernel at {}", path.display())),
         e => e,
     })?;
     let source = Source { path, meta: &meta };
     // Without a cache sbx works as well, only slower.
     let cache = Cache::open().ok();
-    let image = source.made(cache.as_ref(), IMAGE, |out| {
+    let digest = || Ok(Key::of_bytes(&workload::read(&file, path)?, IMAGE));
+    let image = source.made(cache.as_ref(), IMAGE, Some(&digest), |out| {
         extract(&file, out).map_err(|e| not_bootable(path, &e))
     })?;
-    let archived = |out: &mut File| archive(path, &mut file, &image, out);
-    let mut from = source.made(cache.as_ref(), MODULES, archived)?;
+    // Where a kernel is decides which modules it has: a copy of it elsewhere has others.
+    let mut from =
+        source.made(cache.as_ref(), MODULES, None, |out| archive(path, &file, &image, out))?;
     let mut modules = Vec::new();
     from.read_to_end(&mut modules).map_err(|e| source.lost(e))?;
     Ok(Kernel { path: path.to_owned(), image, modules })
@@ -149,24 +151,46 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Finds what `make` made of this file earlier, or has it made, into the cache if there is one.
+    /// Finds what `make` made of this file earlier, or has it made, into the cache if there is one. With
+    /// a `digest`, what was made of another file of the same content will do.
     fn made(
         &self,
         cache: Option<&Cache>,
         kind: &'static str,
+        digest: Option<&dyn Fn() -> Result<Key>>,
         make: impl FnOnce(&mut File) -> Result<()>,
     ) -> Result<File> {
-        let key = Key::of_file(self.meta, kind);
-        let found = |key: &Key| cache?.find(key, &[kind]);
-        if let Some((_, file)) = key.as_ref().and_then(found) {
+        let identity = Key::of_file(self.meta, kind);
+        let found = |key: &Key| cache?.find(key, &[kind]).map(|(_, file)| file);
+        if let Some(file) = identity.as_ref().and_then(found) {
             return Ok(file);
         }
+        let key = match digest {
+            Some(digest) if cache.is_some() => Some(digest()?),
+            _ => identity.clone(),
+        };
         let place = cache.zip(key.as_ref());
         // Whoever comes second finds what the first has made.
         let _lock = place.and_then(|(cache, key)| cache.lock(key).ok());
-        if let Some((_, file)) = key.as_ref().and_then(found) {
-            return Ok(file);
+        let file = match key.as_ref().and_then(found) {
+            Some(file) => file,
+            None => self.make(place, kind, make)?,
+        };
+        if let (Some((cache, key)), Some(identity)) = (place, &identity)
+            && identity != key
+        {
+            // The next start reads and hashes the file again if this fails.
+            let _ = cache.alias(identity, key);
         }
+        Ok(file)
+    }
+
+    fn make(
+        &self,
+        place: Option<(&Cache, &Key)>,
+        kind: &'static str,
+        make: impl FnOnce(&mut File) -> Result<()>,
+    ) -> Result<File> {
         let draft = place.and_then(|(cache, key)| Some((cache, key, cache.draft(key).ok()?)));
         match draft {
             Some((cache, key, mut draft)) => {
@@ -198,7 +222,7 @@ fn rewound(file: &File) -> io::Result<File> {
 }
 
 /// Writes the modules of a kernel as an archive.
-fn archive(path: &Path, file: &mut File, image: &File, out: &mut File) -> Result<()> {
+fn archive(path: &Path, file: &File, image: &File, out: &mut File) -> Result<()> {
     let Some(version) = version_of(path, file, image)? else { return Ok(()) };
     let Ok(dir) = version::modules_directory(path, &version) else {
         // It may need none. What a guest without its drivers comes to is told then.
@@ -209,7 +233,7 @@ fn archive(path: &Path, file: &mut File, image: &File, out: &mut File) -> Result
     out.write_all(&archive).map_err(|e| Error::host("write the guest's modules", e))
 }
 
-fn version_of(path: &Path, file: &mut File, image: &File) -> Result<Option<Version>> {
+fn version_of(path: &Path, mut file: &File, image: &File) -> Result<Option<Version>> {
     let failed = |e| Error::host(format!("read {}", path.display()), e);
     let mut head = vec![0; HEAD];
     file.rewind().map_err(failed)?;

@@ -86,7 +86,7 @@ pub(crate) fn resolve(spec: &Spec) -> Result<Workload> {
         let argv = std::iter::once(path.clone().into_os_string()).chain(spec.args.iter().cloned());
         return Ok(Workload { kernel: None, runs: Runs::InGuest(argv.collect()) });
     }
-    let (Looks::Program(program), mut file) = looks? else {
+    let (Looks::Program(program), file) = looks? else {
         return Err(Error::NotRunnable(format!("{} cannot be run", path.display())));
     };
     if let Program::Dynamic { interpreter } = program {
@@ -97,7 +97,7 @@ pub(crate) fn resolve(spec: &Spec) -> Result<Workload> {
         )));
     }
     let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
-    let content = workload::read(&mut file, path)?;
+    let content = workload::read(&file, path)?;
     Ok(Workload { kernel: None, runs: Runs::Packed { name, content, args: spec.args.clone() } })
 }
 

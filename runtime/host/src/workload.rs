@@ -39,7 +39,7 @@ pub fn open(path: &Path) -> Result<(File, Metadata)> {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn read(file: &mut File, path: &Path) -> Result<Vec<u8>> {
+pub fn read(file: &File, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LARGEST)
         .read_to_end(&mut bytes)

@@ -73,7 +73,7 @@ pub(crate) fn load(
     variant: Variant,
     compiler: &Compiler<'_>,
 ) -> Result<(Program, Origin)> {
-    let (mut file, meta) = workload::open(path)?;
+    let (file, meta) = workload::open(path)?;
     let engine = engine::runner(variant)?;
     // Without a cache sbx works as well, only slower.
     let cache = Cache::open().ok();
@@ -82,7 +82,7 @@ pub(crate) fn load(
     if let Some(program) = file_key.as_ref().and_then(hit) {
         return Ok((program, Origin::Cache));
     }
-    let bytes = workload::read(&mut file, path)?;
+    let bytes = workload::read(&file, path)?;
     let source = Source { path, bytes: &bytes, form: Form::of(&bytes, path)? };
     let key = Key::of_bytes(&bytes, variant.name());
     let found = match hit(&key) {
