@@ -182,6 +182,8 @@ impl Prepared {
             .iter()
             .map(|(dir, read_only)| Reachable { dir: dir.as_fd(), read_only: *read_only });
         landlock::confine(reachable, false).map_err(text)?;
+        // Nothing is to be made of these any more, by whoever takes the process over.
+        drop((dirs, self.kvm));
         let times = self.times.map(|parent| Times { parent, begun, timer: machine.timer.clone() });
         let control = control(self.plan, &mut machine, signals, end.clone(), log)?;
         let times = times.map(Times::entering);
