@@ -134,9 +134,9 @@ pub(crate) fn build(
 /// Puts the kernel and all that it is told into memory.
 fn load(plan: &Plan, mem: &GuestMemory) -> Result<boot::Entry, MachineError> {
     let transports = transports(plan.devices.len());
-    let entry = plan.boot(&transports, |boot| boot::prepare(mem, boot))?;
+    // First of all: a page that is there already stays a small one.
     memory::use_huge_pages(mem);
-    Ok(entry)
+    Ok(plan.boot(&transports, |boot| boot::prepare(mem, boot))?)
 }
 
 /// How many files each shared directory may hold open: an equal part of all that the process may.

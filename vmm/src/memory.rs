@@ -1,8 +1,7 @@
 //! Guest memory: the only file that maps it, and so the only one here with `mmap`'s `unsafe`.
 //!
 //! A guest's memory is anonymous and private to its process: pages exist once they are touched, large
-//! ones where the host has them. The kernel's image is not copied into it but mapped over it, copy on
-//! write, so that guests of one kernel share what they do not change and a start copies nothing.
+//! ones where the host has them.
 //!
 //! Mappings are never undone: the process is the machine, and the memory goes when it ends.
 #![allow(unsafe_code, reason = "mapping memory cannot be made safe by types")]
@@ -53,9 +52,7 @@ fn prot_of(prot: ProtFlags) -> rustix::mm::MprotectFlags {
     rustix::mm::MprotectFlags::from_bits_retain(prot.bits())
 }
 
-/// Has the host use large pages for what is touched from now on, where it has them. Not earlier: to
-/// write the first byte of a large page is to have all of it zeroed, and what a start writes is little
-/// and in few places.
+/// Has the host use large pages for what is touched from now on, where it has them.
 pub fn use_huge_pages(mem: &GuestMemory) {
     for region in mem.iter() {
         let len = usize::try_from(region.len()).unwrap_or_default();

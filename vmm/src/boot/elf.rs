@@ -1,8 +1,9 @@
 //! Reads a Linux kernel's ELF image, `vmlinux`, and puts it into guest memory.
 //!
-//! The image is mapped, not copied, wherever it lies at the same place within a page in the file and in
-//! the guest, as those of kernels do; so a start copies a few kilobytes and guests share what they do
-//! not change. What the image does not fill is left as the zeros that guest memory begins with.
+//! The image is copied, not mapped copy on write, though guests would share what they do not change of a
+//! mapped one: a copy lies in large pages, so that a guest faults once for two megabytes of it, where it
+//! faults for every page of a mapping that it touches, and for most a second time to write there. What the
+//! image does not fill is left as the zeros that guest memory begins with.
 //!
 //! The file is not trusted: all counts are capped, and nothing outside it or outside the guest's low
 //! memory is touched. Kernels are put where they are linked to; there is no relocation and so no
@@ -276,10 +277,10 @@ fn physical_entry(header: &Header) -> u64 {
 /// lie between [`layout::KERNEL_MIN`] and the end of low memory, which `prepare` checks.
 ///
 /// # Errors
-/// When a segment is not in guest memory, or the file cannot be read or mapped.
+/// When a segment is not in guest memory, or the file cannot be read.
 pub fn load(mem: &GuestMemory, file: &File, kernel: &Kernel) -> io::Result<Range<u64>> {
     for segment in &kernel.segments {
-        place::file(mem, segment.address, file, segment.file_offset, segment.file_size)?;
+        place::copy(mem, segment.address, file, segment.file_offset, segment.file_size)?;
     }
     Ok(kernel.range())
 }

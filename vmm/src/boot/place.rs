@@ -1,18 +1,14 @@
-//! Puts content into guest memory before the guest runs: whole pages of files by mapping them, all else
-//! by copying.
+//! Puts content into guest memory before the guest runs: of what may be large and is used once, whole
+//! pages of the file by mapping them; all else by copying.
 //!
 //! Overwrites nothing but the bytes it is told to, so two things may share a page.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, SeekFrom};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::layout::PAGE;
 use crate::memory::{self, GuestMemory};
-
-/// How much is copied at a time.
-const CHUNK: usize = 64 << 10;
 
 /// Puts `bytes` at `address`.
 ///
@@ -45,16 +41,23 @@ pub(super) fn file(
     copy(mem, last, file, offset + head + pages, end - last)
 }
 
-fn copy(mem: &GuestMemory, address: u64, file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let mut buffer = vec![0; usize::try_from(len).unwrap_or(CHUNK).min(CHUNK)];
-    let mut done = 0;
-    while done < len {
-        let next = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
-        file.read_exact_at(&mut buffer[..next], offset + done)?;
-        bytes(mem, address + done, &buffer[..next])?;
-        done += next as u64;
+/// Copies `len` bytes of `file` from `offset` on to `address`, straight into guest memory.
+///
+/// # Errors
+/// When they do not fit there, or the file does not have or give them.
+pub(super) fn copy(
+    mem: &GuestMemory,
+    address: u64,
+    mut file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
     }
-    Ok(())
+    file.seek(SeekFrom::Start(offset))?;
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    mem.read_exact_volatile_from(GuestAddress(address), &mut file, len).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -72,13 +75,15 @@ mod tests {
             [(0, 0, 8192), (0, 0, 5000), (100, 100, 12000), (100, 50, 12000), (4000, 4000, 50)];
         for (to, offset, len) in cases {
             let mem = memory::allocate(&[(0, 1 << 20)]).unwrap();
-            bytes(&mem, 0x1000, &[255; 0x8000]).unwrap();
-            file(&mem, 0x2000 + to, &from, offset, len).unwrap();
-            let mut seen = vec![0; 0x8000];
-            mem.read_slice(&mut seen, GuestAddress(0x1000)).unwrap();
-            let (start, len) = (0x1000 + to as usize, len as usize);
-            assert!(seen[..start].iter().chain(&seen[start + len..]).all(|b| *b == 255));
-            assert_eq!(seen[start..start + len], content[offset as usize..][..len]);
+            for put in [file, copy] {
+                bytes(&mem, 0x1000, &[255; 0x8000]).unwrap();
+                put(&mem, 0x2000 + to, &from, offset, len).unwrap();
+                let mut seen = vec![0; 0x8000];
+                mem.read_slice(&mut seen, GuestAddress(0x1000)).unwrap();
+                let (start, len) = (0x1000 + to as usize, len as usize);
+                assert!(seen[..start].iter().chain(&seen[start + len..]).all(|b| *b == 255));
+                assert_eq!(seen[start..start + len], content[offset as usize..][..len]);
+            }
         }
     }
 
@@ -94,10 +99,12 @@ mod tests {
             (100, 2, 2 << 20),
             (0, 3 << 20, 1),
         ] {
-            assert!(
-                file(&mem, address, &from, offset, len).is_err(),
-                "{address:x} {offset:x} {len:x}"
-            );
+            for put in [file, copy] {
+                assert!(
+                    put(&mem, address, &from, offset, len).is_err(),
+                    "{address:x} {offset:x} {len:x}"
+                );
+            }
         }
     }
 }
