@@ -249,6 +249,27 @@ mod tests {
         let _ = thread.join();
     }
 
+    /// As sbx does for a defect of its own.
+    #[test]
+    fn a_panic_ends_the_process_with_a_status() {
+        let Some(role) = role() else {
+            for (i, role) in ROLES.into_iter().enumerate() {
+                let status = confined("seccomp::tests::a_panic_ends_the_process_with_a_status", i);
+                assert_eq!(status.code(), Some(125), "{role:?}: {status:?}");
+            }
+            return;
+        };
+        std::panic::set_hook(Box::new(|panic| {
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{panic}\n"));
+            sbx_host::process::exit_now(125);
+        }));
+        let thread = std::thread::spawn(move || {
+            role.confine().unwrap();
+            panic!("as is wanted");
+        });
+        let _ = thread.join();
+    }
+
     /// A processor's thread starts and resets devices, whatever they are in the middle of.
     #[test]
     fn every_device_can_be_reset_by_a_processor() {
