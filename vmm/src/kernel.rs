@@ -1,9 +1,8 @@
 //! The guest's kernel: which file it is, and what is made of it once and kept.
 //!
 //! A kernel is booted from its ELF image. A bzImage has it compressed: taking it out is the better part
-//! of a second, so that the image goes to the cache, where every later start maps it. A `vmlinux` goes
-//! there too, for a file that a user may write to while a guest runs from it would crash the guest. With
-//! it goes the archive of the modules that sbx's init loads.
+//! of a second, so that the image goes to the cache. So does the archive of the modules that sbx's init
+//! loads.
 
 use sbx_core::{Error, Result};
 use sbx_host::cache::{Cache, Key};
@@ -13,9 +12,10 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::boot::bzimage::{self, Payload};
 use crate::boot::image::{self, Image, ImageError};
 use crate::boot::version::{self, Version};
-use crate::boot::{bzimage, modules, pack};
+use crate::boot::{modules, pack};
 
 /// The cache's words for an image and for an archive of modules.
 const IMAGE: &str = "kernel";
@@ -110,10 +110,15 @@ pub fn load(path: &Path) -> Result<Kernel> {
     let source = Source { path, meta: &meta };
     // Without a cache sbx works as well, only slower.
     let cache = Cache::open().ok();
-    let digest = || Ok(Key::of_bytes(&workload::read(&file, path)?, IMAGE));
-    let image = source.made(cache.as_ref(), IMAGE, Some(&digest), |out| {
-        extract(&file, out).map_err(|e| not_bootable(path, &e))
-    })?;
+    let image = match image::open(&file).map_err(|e| not_bootable(path, &e))? {
+        Image::Vmlinux(_) => file.try_clone().map_err(|e| source.lost(e))?,
+        Image::BzImage(payload) => {
+            let digest = || Ok(Key::of_bytes(&workload::read(&file, path)?, IMAGE));
+            source.made(cache.as_ref(), IMAGE, Some(&digest), |out| {
+                extract(&file, &payload, out).map_err(|e| not_bootable(path, &e))
+            })?
+        }
+    };
     // Where a kernel is decides which modules it has: a copy of it elsewhere has others.
     let mut from =
         source.made(cache.as_ref(), MODULES, None, |out| archive(path, &file, &image, out))?;
@@ -122,21 +127,12 @@ pub fn load(path: &Path) -> Result<Kernel> {
     Ok(Kernel { path: path.to_owned(), image, modules })
 }
 
-/// Writes the kernel's ELF image, complete and checked.
-fn extract(file: &File, out: &mut File) -> std::result::Result<(), ImageError> {
-    match image::open(file)? {
-        Image::BzImage(payload) => {
-            bzimage::extract(file, &payload, out)?;
-            match image::open(out)? {
-                Image::Vmlinux(_) => Ok(()),
-                Image::BzImage(_) => Err(ImageError::Unknown),
-            }
-        }
-        Image::Vmlinux(_) => {
-            let mut from = file;
-            from.rewind().map_err(ImageError::Read)?;
-            io::copy(&mut from, out).map(drop).map_err(ImageError::Write)
-        }
+/// Writes the ELF image that a bzImage holds, complete and checked.
+fn extract(file: &File, payload: &Payload, out: &mut File) -> std::result::Result<(), ImageError> {
+    bzimage::extract(file, payload, out)?;
+    match image::open(out)? {
+        Image::Vmlinux(_) => Ok(()),
+        Image::BzImage(_) => Err(ImageError::Unknown),
     }
 }
 
