@@ -2,6 +2,9 @@
 //!
 //! A place in a directory is the host's own cookie for it, to which the host's directory is moved before
 //! each reading; a guest that asks for places of its own invention gets what the host makes of them.
+//! For some file systems (tmpfs before Linux 6.6) a place is a count of entries, and moving there after some
+//! were removed skips others. So no more is read than there is room to tell: whoever removes what it is
+//! told, and reads on, finds the host's directory at its place, and nothing is moved.
 
 use rustix::fs::{FileType, OFlags, RawDir, RawDirEntry, SeekFrom};
 use rustix::io::Errno;
@@ -14,10 +17,16 @@ use super::wire::{ENTRY_LEN, Op, Out, ROOT};
 
 /// The most bytes of a listing in one answer.
 const MAX_LISTING: usize = 64 << 10;
-/// Bytes of entries that are asked of the host at once.
+/// Bytes of entries that are asked of the host at once, at most and at least. An entry has up to 280,
+/// and some are lost to its alignment.
 const BATCH: usize = 32 << 10;
+const BATCH_MIN: usize = 288;
 /// Bytes of `struct fuse_dirent` before the name.
 const DIRENT: usize = 24;
+/// Bytes of the shortest entries, as the host and as an answer has them. The longer they are, the less do
+/// they differ.
+const SHORTEST: usize = 24;
+const SHORTEST_ANSWER: usize = DIRENT + 8;
 
 /// `FOPEN_KEEP_CACHE` and `FOPEN_CACHE_DIR`.
 const KEEP_LISTING: u32 = 1 << 1 | 1 << 3;
@@ -59,19 +68,45 @@ impl Server {
         room: usize,
         out: &mut Out,
     ) -> Result<(), Errno> {
+        let plus = if op == Op::ReadDirPlus { ENTRY_LEN } else { 0 };
         let mut batch = [MaybeUninit::uninit(); BATCH];
-        let mut entries = RawDir::new(&directory.fd, &mut batch);
-        while let Some(entry) = entries.next() {
+        loop {
+            let fits = (room - out.len()) * SHORTEST / (SHORTEST_ANSWER + plus);
+            // Rather than to read what cannot be told, less is told than could be.
+            if fits < BATCH_MIN && out.len() > 0 {
+                return Ok(());
+            }
+            let batch = &mut batch[..fits.clamp(BATCH_MIN, BATCH)];
+            if !self.list_batch(plus, directory, room, batch, out)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lists what the host puts into `batch`; whether there may be more.
+    fn list_batch(
+        &mut self,
+        plus: usize,
+        directory: &Handle,
+        room: usize,
+        batch: &mut [MaybeUninit<u8>],
+        out: &mut Out,
+    ) -> Result<bool, Errno> {
+        let mut entries = RawDir::new(&directory.fd, batch);
+        let mut any = false;
+        // The last of a batch, or what follows would be read already.
+        while !(any && entries.is_buffer_empty()) {
+            let Some(entry) = entries.next() else { return Ok(false) };
+            any = true;
             let entry = match entry {
                 // What was read is not lost; the next reading meets the error again.
-                Err(_) if out.len() > 0 => return Ok(()),
+                Err(_) if out.len() > 0 => return Ok(false),
                 entry => entry?,
             };
             let name = entry.file_name().to_bytes();
-            let plus = if op == Op::ReadDirPlus { ENTRY_LEN } else { 0 };
             let needed = plus + (DIRENT + name.len()).next_multiple_of(8);
             if out.len() + needed > room {
-                return if out.len() > 0 { Ok(()) } else { Err(Errno::INVAL) };
+                return if out.len() > 0 { Ok(false) } else { Err(Errno::INVAL) };
             }
             if plus != 0 {
                 match self.list_entry(directory, &entry, out) {
@@ -86,7 +121,7 @@ impl Server {
             let above = directory.node == ROOT && name == b"..";
             list_name(&entry, if above { ROOT } else { entry.ino() }, out);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Looks up an entry of a listing, but for the two that are no files of it.
