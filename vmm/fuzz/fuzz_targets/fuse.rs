@@ -76,7 +76,10 @@ fuzz_target!(|input: (u8, Vec<Request>)| {
     let shared = Shared::new();
     let mut server = shared.server(access);
     let init = [7u32, 31, 1 << 20, u32::MAX].map(Part::Half).into();
-    serve(&mut server, &Request { opcode: INIT, node: 0, user: 0, parts: init, room: 4096, len: None });
+    serve(
+        &mut server,
+        &Request { opcode: INIT, node: 0, user: 0, parts: init, room: 4096, len: None },
+    );
     requests.iter().for_each(|request| serve(&mut server, request));
     shared.check(access);
 });
