@@ -230,6 +230,7 @@ fn grantable(spec: &Spec) -> Result<()> {
              and give it an interface with --net tap=NAME, which the host's firewall can filter",
         );
     }
+    spec.machine.net.as_ref().map(network).transpose()?;
     if spec.machine.initrd.is_some() {
         let machine = &spec.machine;
         let unusable = [
