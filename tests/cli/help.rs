@@ -12,6 +12,7 @@ fn help_is_as_it_was() {
         ("-h", "sbx-short"),
         ("run --help", "sbx-run"),
         ("run -h", "sbx-run-short"),
+        ("doctor --help", "sbx-doctor"),
         ("compile --help", "sbx-compile"),
         ("cache --help", "sbx-cache"),
         ("cache ls --help", "sbx-cache-ls"),

@@ -40,6 +40,7 @@ fn every_command_has_a_page() {
         "sbx-cache.1",
         "sbx-compile.1",
         "sbx-completions.1",
+        "sbx-doctor.1",
         "sbx-man.1",
         "sbx-run.1",
         "sbx.1",
