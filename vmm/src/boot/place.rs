@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, ReadVolatile};
 
 use super::layout::PAGE;
 use crate::memory::{self, GuestMemory};
@@ -57,7 +57,9 @@ pub(super) fn copy(
     }
     file.seek(SeekFrom::Start(offset))?;
     let len = usize::try_from(len).map_err(io::Error::other)?;
-    mem.read_exact_volatile_from(GuestAddress(address), &mut file, len).map_err(io::Error::other)
+    let mut slice = mem.get_slice(GuestAddress(address), len).map_err(io::Error::other)?;
+    // Network file systems give less at a time than they are asked for; this goes on asking.
+    file.read_exact_volatile(&mut slice).map_err(io::Error::other)
 }
 
 #[cfg(test)]
