@@ -159,6 +159,12 @@ fn what_only_the_other_kind_of_sandbox_can() {
     }
 }
 
+/// It would be hidden behind the root that the guest's programs are in.
+#[test]
+fn a_volume_in_the_place_of_the_root() {
+    refused(guest("-v /tmp:/"), &["cannot take the place", "--rootfs"]);
+}
+
 #[test]
 fn interfaces_that_are_none() {
     for net in ["tap=", "tap=averyveryverylongname", "tap=a,ip=10.0.0.2/99", "tap=a,mtu=1", "x"] {

@@ -232,6 +232,12 @@ fn grantable(spec: &Spec) -> Result<()> {
         );
     }
     spec.machine.net.as_ref().map(network).transpose()?;
+    if spec.volumes.iter().any(|volume| volume.guest.trim_matches('/').is_empty()) {
+        return refused(
+            "a volume cannot take the place of the guest's root; give it a path below /, or share the \
+             directory as the root with --rootfs",
+        );
+    }
     if spec.machine.initrd.is_some() {
         let machine = &spec.machine;
         let unusable = [
