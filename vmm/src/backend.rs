@@ -45,10 +45,12 @@ impl Backend for VmBackend {
         let cpus = spec.limits.cpus.filter(|cpus| !cpus.is_multiple_of(1000));
         let cgroup = cpus.map(Cgroup::with_cpus).transpose()?;
         let kvm = kvm::open().map_err(|e| Error::Refused(e.to_string()))?;
-        let keys = plan.stdin && plan.task.as_ref().is_none_or(|t| t.process.terminal.is_some());
+        let screen = plan.task.as_ref().is_none_or(|task| task.process.terminal.is_some());
+        let raw = screen.then_some(if plan.stdin { Raw::keys } else { Raw::screen } as _);
         let prepared = Prepared { plan, kvm, times: None };
         let (prepared, times) = (Some(prepared), self.times);
-        Ok(Box::new(VmSandbox { times, prepared, cgroup, keys, process: None, raw: None }))
+        let (process, terminal) = (None, None);
+        Ok(Box::new(VmSandbox { times, prepared, cgroup, raw, process, terminal }))
     }
 }
 
@@ -89,10 +91,10 @@ struct VmSandbox {
     times: bool,
     prepared: Option<Prepared>,
     cgroup: Option<Cgroup>,
-    /// Whether the terminal's keys are all the guest's.
-    keys: bool,
+    /// How the caller's terminal becomes the guest's, if it does.
+    raw: Option<fn() -> Option<Raw>>,
     process: Option<Process>,
-    raw: Option<Raw>,
+    terminal: Option<Raw>,
 }
 
 impl VmSandbox {
@@ -112,7 +114,7 @@ impl Sandbox for VmSandbox {
         let mut prepared = prepared;
         prepared.times = self.times.then(times::cpu_time);
         self.process = Some(Process::spawn(&limits, self.cgroup.take(), || prepared.run())?);
-        self.raw = self.keys.then(Raw::enter).flatten();
+        self.terminal = self.raw.and_then(|enter| enter());
         Ok(())
     }
 
@@ -139,7 +141,7 @@ impl Sandbox for VmSandbox {
         let waited = process.wait(until)?;
         let Waited::Ended(ending) = waited else { return Ok(waited) };
         let ending = process.killed_by().and_then(lost).unwrap_or(ending);
-        self.raw = None;
+        self.terminal = None;
         Ok(Waited::Ended(ending))
     }
 }

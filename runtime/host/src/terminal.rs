@@ -1,6 +1,6 @@
 //! What sbx asks of the caller's terminal.
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
 use std::os::fd::BorrowedFd;
 
 /// The columns and lines of the terminal behind a standard stream, if there is one.
@@ -11,26 +11,37 @@ pub fn size() -> Option<(u16, u16)> {
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
-/// A terminal that passes every key on as it is, which one does whose keys are another terminal's:
-/// that of a guest. Put back on drop.
+/// A terminal that shows what another terminal, a guest's, has made ready to be shown, and may pass every
+/// key on to that. Put back on drop.
 pub struct Raw {
+    terminal: BorrowedFd<'static>,
     before: Termios,
 }
 
 impl Raw {
     /// Has the terminal behind standard input, if there is one, pass every key on.
-    pub fn enter() -> Option<Self> {
-        let stdin = rustix::stdio::stdin();
-        let before = tcgetattr(stdin).ok()?;
+    pub fn keys() -> Option<Self> {
+        Self::enter(rustix::stdio::stdin(), Termios::make_raw)
+    }
+
+    /// Has the terminal behind standard output, if there is one, show what comes as it is. Its keys are
+    /// still its own: Ctrl-C interrupts.
+    pub fn screen() -> Option<Self> {
+        let as_it_is = |raw: &mut Termios| raw.output_modes.remove(OutputModes::OPOST);
+        Self::enter(rustix::stdio::stdout(), as_it_is)
+    }
+
+    fn enter(terminal: BorrowedFd<'static>, change: fn(&mut Termios)) -> Option<Self> {
+        let before = tcgetattr(terminal).ok()?;
         let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Self { before })
+        change(&mut raw);
+        tcsetattr(terminal, OptionalActions::Now, &raw).ok()?;
+        Some(Self { terminal, before })
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
+        let _ = tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
     }
 }
