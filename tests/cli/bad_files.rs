@@ -70,7 +70,7 @@ fn text_files() {
 
 #[test]
 fn other_binaries() {
-    refused(fs::read("/bin/true").unwrap(), &["is a native program (ELF)"]);
+    refused(fs::read("/bin/true").unwrap(), &["needs /lib64/ld-linux", "--rootfs"]);
     refused([0x1f, 0x8b, 8, 0], &["is a compressed file"]);
     refused([0xff, 0xfe, 0, 1, 2], &["is not WebAssembly"]);
     refused(b"\0asm\x02\0\0\0", &["unknown version"]);

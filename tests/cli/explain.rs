@@ -68,7 +68,12 @@ fn what_cannot_run_is_told_all_the_same() {
         .status(127)
         .prints("")
         .says_only(&["no workload"]);
-    Sbx::run("/bin/true").flags("--explain").end().status(126).prints("").says_only(&["native"]);
+    Sbx::run("/bin/true")
+        .flags("--explain")
+        .end()
+        .status(126)
+        .prints("")
+        .says_only(&["shared libraries", "--rootfs"]);
 }
 
 #[test]
