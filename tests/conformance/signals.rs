@@ -9,9 +9,9 @@ on_every_backend! {
     other_signals_are_told,
     a_waiting_workload_is_ended_as_well,
     killing_sbx_kills_the_workload;
-    // Nothing is compiled for a machine.
+    // Nothing is compiled for a machine, and WASI has no signals for a program to answer.
     wasm: a_first_run_is_no_different;
-    vm: a_starting_machine_is_ended_as_well,
+    vm: a_starting_machine_is_ended_as_well, a_program_may_answer_them,
 }
 
 fn an_interruption_ends_it_silently(backend: Backend) {
@@ -70,6 +70,16 @@ fn a_starting_machine_is_ended_as_well(backend: Backend) {
         }
         running.signal(Signal::TERM);
         running.end().status(143).prints("").silent();
+    }
+}
+
+fn a_program_may_answer_them(backend: Backend) {
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2)] {
+        let running = backend.run("catch").start();
+        running.until("waiting");
+        running.signal(signal);
+        let end = running.end().status(7);
+        end.prints(&format!("waiting\ngot signal {number}\n")).silent();
     }
 }
 

@@ -132,6 +132,7 @@ fn read_only_is_read_only(backend: Backend) {
         let end = files(backend, dir.path(), "/data:ro", &words).status(1);
         let refused = ["EPERM", "EROFS", "EACCES", "ENOTCAPABLE", "EBADF"];
         assert!(end.out().lines().all(|line| refused.contains(&line)), "{words:?}: {end}");
+        assert_eq!(end.out().lines().count(), words.split(|w| *w == "then").count(), "{end}");
         assert_eq!(state(dir.path()), before, "{words:?}");
         // A machine's kernel tells the program itself why, and nobody else.
         drop(if backend.is_vm() { end.silent() } else { end.says(&["read-only", ":ro"]) });
@@ -206,16 +207,14 @@ fn no_path_leads_out(backend: Backend) {
     assert!(!dir.path().join("planted").exists());
     let paths = ["relative", "absolute", "up/secret", "slash/etc/passwd", "inner/deep"];
     let paths = paths.map(|path| format!("/data/{path}"));
-    for words in
-        runs(backend, &paths.each_ref().map(|path| ["read", path]).each_ref().map(|w| &w[..]))
-    {
+    let reads = paths.each_ref().map(|path| ["read", path]);
+    for words in runs(backend, &reads.each_ref().map(|words| &words[..])) {
         let end = files(backend, &volume, "/data", &words).status(1);
         let refused = end.out().lines().all(|line| line.starts_with('E'));
         assert!(refused && !end.out().contains("secret"), "{words:?}: {end}");
     }
-    for words in
-        runs(backend, &paths.each_ref().map(|path| ["write", path, "x"]).each_ref().map(|w| &w[..]))
-    {
+    let writes = paths.each_ref().map(|path| ["write", path, "x"]);
+    for words in runs(backend, &writes.each_ref().map(|words| &words[..])) {
         let end = files(backend, &volume, "/data", &words);
         // To a machine's kernel such links lead into its own files.
         drop(if backend.is_vm() { end } else { end.status(1) });

@@ -177,15 +177,30 @@ pub(crate) fn processes_in(group: i32) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // The name in parentheses may hold anything; behind it: state, parent, group.
-        let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
-        let fields: Vec<&str> = fields.split(' ').collect();
-        if fields[0] != "Z" && fields[2].parse() == Ok(group) {
+        let Some((state, of)) = state_and_group(&entry.path()) else { continue };
+        if of == group && (state != "Z" || has_threads(&entry.path())) {
             found.push(pid);
         }
     }
     found
+}
+
+/// Whether a thread of a process is alive. The first one may have ended before the others.
+fn has_threads(process: &Path) -> bool {
+    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|t| state_and_group(&t.path()))
+        .any(|(state, _)| state != "Z" && state != "X")
+}
+
+/// What `/proc` tells of a process or thread.
+fn state_and_group(dir: &Path) -> Option<(String, i32)> {
+    let stat = fs::read_to_string(dir.join("stat")).ok()?;
+    // The name in parentheses may hold anything; behind it: state, parent, group.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    let state = fields.next()?.to_owned();
+    Some((state, fields.nth(1)?.parse().ok()?))
 }
 
 /// No temporary file, and no control group that sbx made, is left.
