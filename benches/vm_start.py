@@ -2,11 +2,13 @@
 
 import glob
 import json
+import mmap
 import os
 import re
 import selectors
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,8 @@ INITRD = "target/bench/init.cpio"
 MARK = b"\xa5"
 MEMORY = 256 << 20
 # How long any one machine may take, in seconds.
-PATIENCE = 60
+PATIENCE = 30
+TRIES = 3
 
 # QEMU's own documentation of microvm names these as what to leave out for the shortest start; a kernel that
 # does not come up with one of them is started with the next. The fastest is what sbx is measured against.
@@ -97,7 +100,10 @@ class Running:
             return self.process.communicate(timeout=patience or 0.001)[1].decode(errors="replace")
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.communicate()[1].decode(errors="replace")
+        try:
+            return self.process.communicate(timeout=PATIENCE)[1].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            return "it does not end, though it was killed"
 
 
 def start(command, patience=0.0):
@@ -111,10 +117,14 @@ def start(command, patience=0.0):
 
 
 def must_start(name, command, patience=0.0):
-    taken, said = start(command, patience)
-    if taken is None:
-        sys.exit(f"benches/vm_start: {name} did not bring the guest up: {said}\n{command}")
-    return taken, said
+    """As `start`. A nested machine now and then loses an interrupt, and a guest hangs: that is told, and done
+    again."""
+    for _ in range(TRIES):
+        taken, said = start(command, patience)
+        if taken is not None:
+            return taken, said
+        print(f"  {name} did not bring the guest up within {PATIENCE} s; once more")
+    sys.exit(f"benches/vm_start: {name} did not bring the guest up: {said}\n{command}")
 
 
 def times_of(said):
@@ -126,15 +136,16 @@ def times_of(said):
 
 
 def fastest_qemu(words):
-    """Of QEMU's machines the one that brings the guest up first, in the better of two tries."""
-    best = {}
-    for machine in QEMU_MACHINES:
-        tries = [start(qemu(machine, words))[0] for _ in range(2)]
-        worked = [taken for taken in tries if taken is not None]
-        print(f"  QEMU microvm {machine}: " +
-              (f"{min(worked):.0f} ms" if worked else "does not bring the guest up"))
-        if worked:
-            best[machine] = min(worked)
+    """Of QEMU's machines the one that brings the guest up first, in the best of four tries, in turn."""
+    tries = {machine: [] for machine in QEMU_MACHINES}
+    for _ in range(4):
+        for machine, taken in tries.items():
+            taken.append(start(qemu(machine, words))[0])
+    worked = {machine: [t for t in taken if t is not None] for machine, taken in tries.items()}
+    best = {machine: min(taken) for machine, taken in worked.items() if len(taken) > 1}
+    for machine in tries:
+        told = f"{best[machine]:.0f} ms" if machine in best else "does not bring the guest up"
+        print(f"  QEMU microvm {machine}: {told}")
     if not best:
         sys.exit("benches/vm_start: no QEMU machine brings the guest up")
     return min(best, key=best.get)
@@ -160,6 +171,28 @@ def plan_cpu():
         usage = os.wait4(pid, 0)[2]
         least = min(least, (usage.ru_utime + usage.ru_stime) * 1000)
     return least
+
+
+def copy_cpu():
+    """The least processor time in ms of 10 copies of the kernel's loaded part into large pages."""
+    least = float("inf")
+    with open(TUNED, "rb") as file:
+        size = loaded_size(file.read(4096))
+        for _ in range(10):
+            with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+                memory.madvise(mmap.MADV_HUGEPAGE)
+                file.seek(0)
+                begun = time.process_time()
+                file.readinto(memory)
+                least = min(least, (time.process_time() - begun) * 1000)
+    return least
+
+
+def loaded_size(head):
+    """Bytes of an ELF file that its program headers have loaded."""
+    (table,), (count,) = struct.unpack_from("<Q", head, 32), struct.unpack_from("<H", head, 56)
+    headers = [struct.unpack_from("<II6Q", head, table + 56 * i) for i in range(count)]
+    return sum(header[5] for header in headers if header[0] == 1)
 
 
 def mappings(pid):
@@ -222,7 +255,7 @@ def judge(name, ratio, target, met):
 
 def ratios(name, ours, theirs, limit):
     pair = (statistics.median(ours) / statistics.median(theirs), min(ours) / min(theirs))
-    judge(name, f"{pair[0]:.3f} / min {pair[1]:.3f}", f"<= {limit}", pair[0] <= limit)
+    judge(name, f"{pair[0]:.3f} / min {pair[1]:.3f}", f"<= {limit}", max(pair) <= limit)
 
 
 def starts(runs, machine, words, directory):
@@ -262,12 +295,12 @@ def added(cpu, held, nested):
     if not nested:
         judge("sbx", f"{statistics.median(cpu):.1f} ms", "<= 8 ms", statistics.median(cpu) <= 8)
         return
-    outside, inside = float(os.environ["VM_START_PLAN_MS"]), plan_cpu()
-    slower = inside / outside
-    least = min(cpu) / slower
-    print(f"  the same planning takes {outside:.2f} ms on this host and {inside:.1f} ms in the nested machine, "
-          f"{slower:.0f} times as long")
-    judge("sbx, its minimum by that factor", f"about {least:.1f} ms", "<= 8 ms (estimated)", least <= 8)
+    planning, copying = (float(os.environ[name]) for name in ("VM_START_PLAN_MS", "VM_START_COPY_MS"))
+    print("  of sbx's part, measured on the host itself, outside of the nested machine:")
+    print(f"  {'exec and planning':<34} {planning:9.2f} ms\n  {'a copy of the kernel, large pages':<34} "
+          f"{copying:9.2f} ms")
+    print("  target <= 8 ms: NOT JUDGED, since making the machine on KVM comes to these and a nested machine\n"
+          "  cannot tell its time")
 
 
 def memory(machine, words):
@@ -305,6 +338,7 @@ def kernels(runs):
 
 
 def measure(runs):
+    sys.stdout.reconfigure(line_buffering=True)
     nested = os.environ["SBX_TESTBED"] == "nested"
     version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True)
     print(f"{version.stdout.splitlines()[0]}; {runs} runs of each, in turn; {MEMORY >> 20} MiB, 1 processor")
@@ -323,7 +357,7 @@ def measure(runs):
         cpu, held = starts(runs, machine, words, directory)
         added(cpu, held, nested)
         memory(machine, words)
-        kernels(max(runs // 3, 3))
+        kernels(max(runs // 2, 3))
 
 
 def main():
@@ -331,7 +365,7 @@ def main():
         return measure(int(sys.argv[1]))
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_CACHE_HOME"] = directory
-        os.environ["VM_START_PLAN_MS"] = str(plan_cpu())
+        os.environ.update(VM_START_PLAN_MS=str(plan_cpu()), VM_START_COPY_MS=str(copy_cpu()))
         return subprocess.run(["tests/testbed/run", "--verbose", "--timeout", "3600", "--",
                                "python3", __file__, sys.argv[1]], check=False).returncode
 
