@@ -2,6 +2,8 @@
 
 use crate::support::{Sbx, root, tempdir};
 use crate::tuned;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 fn native(name: &str) -> Sbx {
     Sbx::run(root().join("target/guests/native").join(name)).flag("--kernel", tuned())
@@ -32,7 +34,9 @@ fn a_dynamic_program_is_refused() {
 #[test]
 fn a_name_may_hold_anything() {
     let dir = tempdir();
-    let path = dir.path().join("a \u{e9} b");
-    std::fs::copy(root().join("target/guests/native/exit"), &path).unwrap();
-    Sbx::run(path).flag("--kernel", tuned()).args(["4"]).end().status(4).silent();
+    for name in ["a \u{e9} b".as_bytes(), b"no \xff text"] {
+        let path = dir.path().join(OsStr::from_bytes(name));
+        std::fs::copy(root().join("target/guests/native/exit"), &path).unwrap();
+        Sbx::run(path).flag("--kernel", tuned()).args(["4"]).end().status(4).silent();
+    }
 }

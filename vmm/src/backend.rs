@@ -45,7 +45,8 @@ impl Backend for VmBackend {
         let cpus = spec.limits.cpus.filter(|cpus| !cpus.is_multiple_of(1000));
         let cgroup = cpus.map(Cgroup::with_cpus).transpose()?;
         let kvm = kvm::open().map_err(|e| Error::Refused(e.to_string()))?;
-        let screen = plan.task.as_ref().is_none_or(|task| task.process.terminal.is_some());
+        // A guest with an init of its own has a terminal in any case; --tty gives it the caller's.
+        let screen = plan.task.as_ref().map_or(spec.tty, |task| task.process.terminal.is_some());
         let raw = screen.then_some(if plan.stdin { Raw::keys } else { Raw::screen } as _);
         let prepared = Prepared { plan, kvm, times: None };
         let (prepared, times) = (Some(prepared), self.times);

@@ -45,14 +45,15 @@ impl Runs {
         match self {
             Self::InGuest(argv) => argv.clone(),
             Self::Packed { name, args, .. } => {
-                let path = Path::new("/").join(PACKED).join(name).into_os_string();
+                let path = format!("/{}", Self::packed_path(name)).into();
                 std::iter::once(path).chain(args.iter().cloned()).collect()
             }
             Self::OwnInit(_) => Vec::new(),
         }
     }
 
-    /// The packed program's path in the archive.
+    /// The packed program's path in the archive, and below the guest's root. What is no text in its name
+    /// is replaced.
     pub(crate) fn packed_path(name: &OsStr) -> String {
         format!("{PACKED}/{}", name.to_string_lossy())
     }

@@ -280,7 +280,7 @@ fn physical_entry(header: &Header) -> u64 {
 /// When a segment is not in guest memory, or the file cannot be read.
 pub fn load(mem: &GuestMemory, file: &File, kernel: &Kernel) -> io::Result<Range<u64>> {
     for segment in &kernel.segments {
-        place::copy(mem, segment.address, file, segment.file_offset, segment.file_size)?;
+        place::file(mem, segment.address, file, segment.file_offset, segment.file_size)?;
     }
     Ok(kernel.range())
 }

@@ -78,7 +78,7 @@ pub enum Way {
 pub enum Initrd<'a> {
     /// Made of pieces, one behind the other.
     Pieces(&'a [&'a [u8]]),
-    /// A file, which is mapped and must not shrink while the guest lives.
+    /// A file.
     File(&'a File),
 }
 
@@ -108,7 +108,7 @@ impl Initrd<'_> {
 /// What is to be started.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot<'a> {
-    /// The kernel's ELF image, which must not shrink while the guest lives.
+    /// The kernel's ELF image.
     pub kernel: &'a File,
     /// Which of its entries to take.
     pub way: Way,

@@ -1,5 +1,5 @@
-//! Puts content into guest memory before the guest runs: of what may be large and is used once, whole
-//! pages of the file by mapping them; all else by copying.
+//! Copies content into guest memory before the guest runs. Files are not mapped there: one that shrinks
+//! would kill whoever touches it, and small pages cost a guest more than the copy does (ARCHITECTURE.md).
 //!
 //! Overwrites nothing but the bytes it is told to, so two things may share a page.
 
@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, ReadVolatile};
 
-use super::layout::PAGE;
-use crate::memory::{self, GuestMemory};
+use crate::memory::GuestMemory;
 
 /// Puts `bytes` at `address`.
 ///
@@ -18,34 +17,11 @@ pub(super) fn bytes(mem: &GuestMemory, address: u64, bytes: &[u8]) -> io::Result
     mem.write_slice(bytes, GuestAddress(address)).map_err(io::Error::other)
 }
 
-/// Puts `len` bytes of `file` from `offset` on at `address`. The file must not shrink while the guest
-/// lives.
-///
-/// # Errors
-/// When they do not fit there, or the file does not have or give them.
-pub(super) fn file(
-    mem: &GuestMemory,
-    address: u64,
-    file: &File,
-    offset: u64,
-    len: u64,
-) -> io::Result<()> {
-    let end = address.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
-    let (first, last) = (address.checked_next_multiple_of(PAGE), end / PAGE * PAGE);
-    let Some(first) = first.filter(|first| *first < last && address % PAGE == offset % PAGE) else {
-        return copy(mem, address, file, offset, len);
-    };
-    let (head, pages) = (first - address, last - first);
-    copy(mem, address, file, offset, head)?;
-    memory::map_file(mem, first, file, offset + head, pages)?;
-    copy(mem, last, file, offset + head + pages, end - last)
-}
-
 /// Copies `len` bytes of `file` from `offset` on to `address`, straight into guest memory.
 ///
 /// # Errors
 /// When they do not fit there, or the file does not have or give them.
-pub(super) fn copy(
+pub(super) fn file(
     mem: &GuestMemory,
     address: u64,
     mut file: &File,
@@ -65,6 +41,7 @@ pub(super) fn copy(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory;
     use std::io::Write;
 
     /// Every way a piece of a file can lie to the pages gives the same bytes, and spares those around.
@@ -77,15 +54,13 @@ mod tests {
             [(0, 0, 8192), (0, 0, 5000), (100, 100, 12000), (100, 50, 12000), (4000, 4000, 50)];
         for (to, offset, len) in cases {
             let mem = memory::allocate(&[(0, 1 << 20)]).unwrap();
-            for put in [file, copy] {
-                bytes(&mem, 0x1000, &[255; 0x8000]).unwrap();
-                put(&mem, 0x2000 + to, &from, offset, len).unwrap();
-                let mut seen = vec![0; 0x8000];
-                mem.read_slice(&mut seen, GuestAddress(0x1000)).unwrap();
-                let (start, len) = (0x1000 + to as usize, len as usize);
-                assert!(seen[..start].iter().chain(&seen[start + len..]).all(|b| *b == 255));
-                assert_eq!(seen[start..start + len], content[offset as usize..][..len]);
-            }
+            bytes(&mem, 0x1000, &[255; 0x8000]).unwrap();
+            file(&mem, 0x2000 + to, &from, offset, len).unwrap();
+            let mut seen = vec![0; 0x8000];
+            mem.read_slice(&mut seen, GuestAddress(0x1000)).unwrap();
+            let (start, len) = (0x1000 + to as usize, len as usize);
+            assert!(seen[..start].iter().chain(&seen[start + len..]).all(|b| *b == 255));
+            assert_eq!(seen[start..start + len], content[offset as usize..][..len]);
         }
     }
 
@@ -101,12 +76,10 @@ mod tests {
             (100, 2, 2 << 20),
             (0, 3 << 20, 1),
         ] {
-            for put in [file, copy] {
-                assert!(
-                    put(&mem, address, &from, offset, len).is_err(),
-                    "{address:x} {offset:x} {len:x}"
-                );
-            }
+            assert!(
+                file(&mem, address, &from, offset, len).is_err(),
+                "{address:x} {offset:x} {len:x}"
+            );
         }
     }
 }
