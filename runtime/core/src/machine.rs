@@ -30,12 +30,41 @@ pub struct Machine {
     pub hostname: Option<String>,
     /// The guest's network interface.
     pub net: Option<Tap>,
+    /// What executes it.
+    pub accel: Accel,
+}
+
+/// What executes the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accel {
+    /// KVM where hardware backs it, else software emulation where that is installed.
+    #[default]
+    Auto,
+    /// KVM, or nothing.
+    Kvm,
+    /// Software emulation (QEMU's TCG), whatever the host has.
+    Tcg,
+}
+
+impl FromStr for Accel {
+    type Err = String;
+
+    /// Reads `auto`, `kvm` or `tcg`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(format!("'{text}' is none of auto, kvm and tcg")),
+        }
+    }
 }
 
 impl Machine {
     /// The flags of what is set.
     pub fn named(&self) -> Vec<&'static str> {
-        let Self { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net } = self;
+        let Self { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net, accel } =
+            self;
         [
             ("--kernel", kernel.is_some()),
             ("--rootfs", rootfs.is_some()),
@@ -46,6 +75,7 @@ impl Machine {
             ("--user", user.is_some()),
             ("--hostname", hostname.is_some()),
             ("--net", net.is_some()),
+            ("--accel", *accel != Accel::Auto),
         ]
         .into_iter()
         .filter_map(|(name, set)| set.then_some(name))
@@ -54,7 +84,8 @@ impl Machine {
 
     /// Lays `over` on top: what it says wins, its disks come behind.
     pub(crate) fn overlay(mut self, over: Self) -> Self {
-        let Self { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net } = over;
+        let Self { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net, accel } =
+            over;
         self.disks.extend(disks);
         Self {
             kernel: kernel.or(self.kernel),
@@ -69,6 +100,7 @@ impl Machine {
             user: user.or(self.user),
             hostname: hostname.or(self.hostname),
             net: net.or(self.net),
+            accel: if accel == Accel::Auto { self.accel } else { accel },
         }
     }
 }

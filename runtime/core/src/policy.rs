@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::machine::{Disk, DiskRate, Machine, Tap};
+use crate::machine::{Accel, Disk, DiskRate, Machine, Tap};
 use crate::{Error, Limits, Result, Spec, Volume, net::NetRule, spec, units};
 
 /// Grants and limits, from a file or from flags.
@@ -207,6 +207,7 @@ struct WrittenMachine {
     user: Option<String>,
     hostname: Option<String>,
     net: Option<String>,
+    accel: Option<String>,
 }
 
 fn parse_machine<'de, D: serde::Deserializer<'de>>(
@@ -219,7 +220,9 @@ fn parse_machine<'de, D: serde::Deserializer<'de>>(
     let disk_rate = DiskRate { bytes: bps.transpose()?, operations: written.disk_iops };
     let net = net.filter(|net| net != "none");
     let net = net.map(|net| net.parse::<Tap>().map_err(|e| bad(&net, e))).transpose()?;
-    Ok(Machine { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net })
+    let accel = written.accel.map(|accel| accel.parse::<Accel>().map_err(|e| bad(&accel, e)));
+    let accel = accel.transpose()?.unwrap_or_default();
+    Ok(Machine { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net, accel })
 }
 
 #[cfg(test)]
@@ -262,13 +265,14 @@ mod tests {
             user = "1000:1000"
             hostname = "guest"
             net = "tap=t0"
+            accel = "kvm"
             "#,
         )
         .unwrap();
         assert!(p.volumes[0].read_only && p.stdin && p.tty);
         assert_eq!(p.limits.describe().len(), 9);
         assert_eq!(p.limits.cpus, Some(500));
-        assert_eq!(p.machine.named().len(), 9);
+        assert_eq!(p.machine.named().len(), 10);
     }
 
     #[test]
@@ -285,6 +289,7 @@ mod tests {
             "[machine]\ndisk-bps = '0'",
             "[machine]\ndisk-iops = 0",
             "[machine]\ninit = '/sbin/init'",
+            "[machine]\naccel = 'hvf'",
             "= broken",
         ] {
             let error = policy(text).unwrap_err();

@@ -14,6 +14,7 @@ use landlock::{
 };
 use sbx_core::{Error, Result};
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 /// The newest version of landlock that is asked for; an older kernel gives what it has.
 const NEWEST: ABI = ABI::V5;
@@ -35,6 +36,31 @@ pub struct Reachable<'a> {
 pub fn confine<'a>(dirs: impl Iterator<Item = Reachable<'a>>, network: bool) -> Result<()> {
     restrict(dirs, network)
         .map_err(|e| Error::Refused(format!("cannot confine the sandbox with landlock: {e}")))
+}
+
+/// Takes from this process every file but those that running a program needs: what lies below `places` may
+/// be read and executed, and the two devices that any program may open are left to it. And TCP.
+pub fn confine_program(places: &[PathBuf]) -> Result<()> {
+    let restrict = || -> std::result::Result<(), RulesetError> {
+        let mut rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .create()?;
+        let run = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
+        let null = AccessFs::ReadFile | AccessFs::WriteFile;
+        let places = places.iter().map(|place| (place.as_path(), run));
+        let devices = [(Path::new("/dev/null"), null), (Path::new("/dev/urandom"), null)];
+        for (place, access) in places.chain(devices) {
+            // What is not there cannot be needed.
+            if let Ok(file) = PathFd::new(place) {
+                let access = if place.is_dir() { access } else { access & !AccessFs::ReadDir };
+                rules = rules.add_rule(PathBeneath::new(file, access))?;
+            }
+        }
+        rules.restrict_self().map(drop)
+    };
+    restrict().map_err(|e| Error::Refused(format!("cannot confine a program with landlock: {e}")))
 }
 
 /// The version of landlock that this kernel has, as far as it is known here; 0 is none.

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod landlock;
 pub mod process;
+pub mod program;
 pub mod signals;
 pub mod terminal;
 pub mod volumes;

@@ -29,6 +29,9 @@ const REPORT_MAX: u64 = 32 * 1024;
 pub(crate) const FORWARDED: [i32; 6] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 
+/// Those of them that a terminal or a service manager sends to a whole group of processes.
+pub(crate) const OF_GROUPS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
 /// What the kernel holds a sandbox's process to.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessLimits {
@@ -276,6 +279,59 @@ pub fn limit_cpu_time(limit: Duration) -> Result<()> {
     // SIGXCPU names the reason; SIGKILL comes behind it.
     process::setrlimit(Resource::Cpu, Rlimit { current: seconds(2), maximum: seconds(3) })
         .map_err(|e| failed(e.into()))
+}
+
+/// The processor time of another process, to be limited.
+#[derive(Debug)]
+pub struct CpuTime {
+    /// A timer of the kernel's, which exists as long as this process.
+    timer: libc::timer_t,
+}
+
+impl CpuTime {
+    /// That of a process that is alive.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of(process: Pid) -> Result<Self> {
+        let failed = || Error::host("watch the processor time", std::io::Error::last_os_error());
+        let mut clock = 0;
+        // SAFETY: the pointer is valid for the call.
+        if unsafe { libc::clock_getcpuclockid(process.as_raw_pid(), &mut clock) } != 0 {
+            return Err(failed());
+        }
+        // SAFETY: a signal event of zeros is a valid one.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = crate::signals::CPU_TIME;
+        let mut timer = std::ptr::null_mut();
+        // SAFETY: both pointers are valid for the call.
+        if unsafe { libc::timer_create(clock, &mut event, &mut timer) } != 0 {
+            return Err(failed());
+        }
+        Ok(Self { timer })
+    }
+
+    /// Has [`CPU_TIME`] sent to this process once `limit` more of the time is used.
+    ///
+    /// [`CPU_TIME`]: crate::signals::CPU_TIME
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit(&self, limit: Duration) -> Result<()> {
+        let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = libc::timespec {
+            tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::from(limit.subsec_nanos()).max(1),
+        };
+        let value = libc::itimerspec { it_interval: never, it_value: value };
+        // SAFETY: the timer exists, the pointer is valid for the call, null asks for no old value.
+        if unsafe { libc::timer_settime(self.timer, 0, &value, std::ptr::null_mut()) } != 0 {
+            let e = std::io::Error::last_os_error();
+            return Err(Error::host("limit the processor time", e));
+        }
+        Ok(())
+    }
 }
 
 /// Tells the parent, and ends. A plain exit status needs no report.

@@ -18,6 +18,11 @@ pub const WINDOW: i32 = libc::SIGWINCH;
 pub const CPU_TIME: i32 = libc::SIGPROF;
 /// The sandbox is about to be killed, and may say what it knows.
 pub const LAST_WORDS: i32 = libc::SIGPWR;
+/// The sandbox is to stop whatever else runs for it, by [`RESUME`] to go on. The first two of the signals
+/// that mean nothing to the kernel and to C libraries.
+pub const PAUSE: i32 = 35;
+/// See [`PAUSE`].
+pub const RESUME: i32 = 36;
 
 /// The signals that a sandbox's process answers to.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ impl Signals {
         unsafe { libc::sigemptyset(set.as_mut_ptr()) };
         // SAFETY: initialized above.
         let mut set = unsafe { set.assume_init() };
-        let own = [WINDOW, CPU_TIME, LAST_WORDS, libc::SIGXCPU];
+        let own = [WINDOW, CPU_TIME, LAST_WORDS, PAUSE, RESUME, libc::SIGXCPU];
         for signal in FORWARDED.into_iter().chain(own) {
             // SAFETY: the set is initialized and the signal has a valid number.
             unsafe { libc::sigaddset(&mut set, signal) };
