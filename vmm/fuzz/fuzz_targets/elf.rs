@@ -14,7 +14,7 @@ fuzz_target!(|input: &[u8]| {
     // The mapping is the same each time, and what an earlier run left there does not matter.
     static MEM: OnceLock<GuestMemory> = OnceLock::new();
     let mem = MEM
-        .get_or_init(|| memory::allocate(&layout::ram_ranges(MEMORY)).expect("memory for a guest"));
+        .get_or_init(|| memory::allocate(&board::KVM.ram_ranges(MEMORY)).expect("memory for a guest"));
     let (way, content) = match input {
         [0, content @ ..] => (Way::Linux64, content),
         [1, content @ ..] => (Way::Pvh, content),

@@ -4,10 +4,10 @@
 //! interrupt controller or timer that a kernel would look for or wait on. What is there:
 //!
 //! - RSDP and XSDT, which lead to the rest;
-//! - FADT: how to reset (the keyboard controller) and to switch off (the sleep registers), and that
-//!   there is neither a VGA adapter nor a clock chip to look for;
-//! - MADT: the processors and the one I/O interrupt controller. ISA's interrupts need no overrides: each
-//!   device below names its own, edge-triggered;
+//! - FADT: how to reset and to switch off (the sleep registers), and that there is no VGA adapter, and
+//!   on most boards no clock chip, to look for;
+//! - MADT: the processors and the I/O interrupt controllers. ISA's interrupts need no overrides: each
+//!   device below names its own;
 //! - DSDT: one `LNRO0005` device per virtio transport, the serial port, and `_S5`. It holds data only:
 //!   no methods, so that a kernel's interpreter has next to nothing to do.
 //!
@@ -23,6 +23,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
 
+use super::board::{Board, Register};
 use super::layout;
 
 const OEM: [u8; 6] = *b"SBX   ";
@@ -41,15 +42,21 @@ const NO_CLOCK_CHIP: u16 = 1 << 5;
 /// A virtio device's registers and interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// The guest address of its registers, [`layout::TRANSPORT_SIZE`] bytes.
+    /// The guest address of its registers.
     pub address: u32,
-    /// Its line at the I/O interrupt controller, edge-triggered.
+    /// Their length in bytes.
+    pub len: u32,
+    /// Its interrupt.
     pub irq: u32,
+    /// Whether that is triggered by its edge; else by its level.
+    pub edges: bool,
 }
 
 /// What the tables tell of.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
+    /// The hardware that is always there.
+    pub board: &'a Board,
     /// How many processors there are; their interrupt controllers are numbered from 0.
     pub cpus: u8,
     /// The virtio devices, in the order in which a kernel will find them.
@@ -68,7 +75,7 @@ pub fn tables(machine: &Machine<'_>) -> Option<Vec<u8>> {
     let mut tables = vec![0; Rsdp::len()];
     let dsdt = append(&mut tables, dsdt(machine).as_slice());
     let fadt = append(&mut tables, &bytes(&fadt(machine, dsdt)));
-    let madt = append(&mut tables, &bytes(&madt(machine.cpus)));
+    let madt = append(&mut tables, &bytes(&madt(machine)));
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
@@ -92,9 +99,12 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// A register of one byte at an I/O port.
-fn port(port: u16) -> GAS {
-    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into())
+fn generic_address(register: Register) -> GAS {
+    let (space, address) = match register {
+        Register::Port(port) => (AddressSpace::SystemIo, port.into()),
+        Register::Memory(address) => (AddressSpace::SystemMemory, address),
+    };
+    GAS::new(space, 8, 0, AccessSize::ByteAccess, address)
 }
 
 fn fadt(machine: &Machine<'_>, dsdt: u64) -> impl Aml {
@@ -107,21 +117,26 @@ fn fadt(machine: &Machine<'_>, dsdt: u64) -> impl Aml {
         // These two say that there are no such buttons at fixed places.
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton);
-    fadt.iapc_boot_arch = (keyboard | NO_VGA | NO_MSI | NO_CLOCK_CHIP).into();
-    fadt.reset_reg = port(layout::KEYBOARD_COMMAND);
-    fadt.reset_value = layout::RESET;
-    fadt.sleep_control_reg = port(layout::SLEEP_CONTROL);
-    fadt.sleep_status_reg = port(layout::SLEEP_STATUS);
+    let board = machine.board;
+    let clock = if board.clock_chip { 0 } else { NO_CLOCK_CHIP };
+    fadt.iapc_boot_arch = (keyboard | NO_VGA | NO_MSI | clock).into();
+    fadt.reset_reg = generic_address(board.reset);
+    fadt.reset_value = board.reset_value;
+    let [control, status] = board.sleep;
+    fadt.sleep_control_reg = generic_address(control);
+    fadt.sleep_status_reg = generic_address(status);
     fadt.finalize()
 }
 
-fn madt(cpus: u8) -> MADT {
+fn madt(machine: &Machine<'_>) -> MADT {
     let local = LocalInterruptController::Address(layout::LOCAL_APIC);
     let mut madt = MADT::new(OEM, OEM_TABLE, OEM_REVISION, local);
-    for cpu in 0..cpus {
+    for cpu in 0..machine.cpus {
         madt.add_structure(ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled));
     }
-    madt.add_structure(IoApic::new(0, layout::IO_APIC, 0));
+    for (id, io_apic) in (0..).zip(machine.board.io_apics) {
+        madt.add_structure(IoApic::new(id, io_apic.address, io_apic.first));
+    }
     madt
 }
 
@@ -141,9 +156,9 @@ fn dsdt(machine: &Machine<'_>) -> Sdt {
     dsdt
 }
 
-/// An edge-triggered, active-high interrupt that nobody shares.
-fn interrupt(irq: u32) -> aml::Interrupt {
-    aml::Interrupt::new(true, true, false, false, irq)
+/// An active-high interrupt that nobody shares.
+fn interrupt(irq: u32, edges: bool) -> aml::Interrupt {
+    aml::Interrupt::new(true, edges, false, false, irq)
 }
 
 fn io(port: u16, len: u8) -> aml::IO {
@@ -160,33 +175,35 @@ fn device(name: &str, id: &dyn Aml, number: u16, resources: Vec<&dyn Aml>) -> Ve
 }
 
 fn serial() -> Vec<u8> {
-    let (ports, irq) = (io(layout::SERIAL, 8), interrupt(layout::SERIAL_IRQ));
+    let (ports, irq) = (io(layout::SERIAL, 8), interrupt(layout::SERIAL_IRQ, true));
     device("COM1", &aml::EISAName::new("PNP0501"), 0, vec![&ports, &irq])
 }
 
 fn keyboard() -> Vec<u8> {
     let (data, command) = (io(layout::KEYBOARD_DATA, 1), io(layout::KEYBOARD_COMMAND, 1));
-    let irq = interrupt(layout::KEYBOARD_IRQ);
+    let irq = interrupt(layout::KEYBOARD_IRQ, true);
     device("PS2K", &aml::EISAName::new("PNP0303"), 0, vec![&data, &command, &irq])
 }
 
 /// A virtio-mmio transport, as Linux' `virtio_mmio` finds it.
 fn virtio(index: usize, transport: &Transport) -> Vec<u8> {
-    let registers = aml::Memory32Fixed::new(true, transport.address, layout::TRANSPORT_SIZE);
-    let irq = interrupt(transport.irq);
+    let registers = aml::Memory32Fixed::new(true, transport.address, transport.len);
+    let irq = interrupt(transport.irq, transport.edges);
     let number = u16::try_from(index).unwrap_or(u16::MAX);
     device(&format!("V{number:03X}"), &"LNRO0005", number, vec![&registers, &irq])
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::board::{KVM, MICROVM};
     use super::*;
 
     const MACHINE: Machine<'_> = Machine {
+        board: &KVM,
         cpus: 3,
         transports: &[
-            Transport { address: 0xd000_0000, irq: 5 },
-            Transport { address: 0xd000_1000, irq: 6 },
+            Transport { address: 0xd000_0000, len: 0x1000, irq: 5, edges: true },
+            Transport { address: 0xd000_1000, len: 0x1000, irq: 6, edges: true },
         ],
         keyboard: true,
     };
@@ -246,6 +263,18 @@ mod tests {
     }
 
     #[test]
+    fn a_board_is_told_of_as_it_is() {
+        let [fadt, madt, _] = all(&Machine { board: &MICROVM, ..MACHINE });
+        // Sleep control and reset: memory, eight bits wide.
+        assert_eq!(fadt[244..248], [0, 8, 0, 1]);
+        assert_eq!(u64_at(&fadt, 248), 0xfea0_0200);
+        assert_eq!((u64_at(&fadt, 120), fadt[128]), (0xfea0_0202, 0x42));
+        assert_eq!(fadt[109] & (NO_CLOCK_CHIP as u8), 0);
+        assert_eq!(madt.len(), 44 + 3 * 8 + 2 * 12);
+        assert_eq!(u32_at(&madt, madt.len() - 4), 24, "the second's first interrupt");
+    }
+
+    #[test]
     fn a_keyboard_is_told_of_only_if_there_is_one() {
         let with = all(&MACHINE);
         let without = all(&Machine { keyboard: false, ..MACHINE });
@@ -256,9 +285,10 @@ mod tests {
     #[test]
     fn the_largest_machine_has_room_and_none_larger() {
         let transports: Vec<_> = (0..=layout::MAX_TRANSPORTS)
-            .map(|i| Transport { address: layout::MMIO as u32 + 4096 * i as u32, irq: 5 })
+            .map(|i| Transport { address: 0xd000_0000 + 4096 * i as u32, ..MACHINE.transports[0] })
             .collect();
-        let largest = Machine { cpus: 254, transports: &transports[1..], keyboard: true };
+        let largest =
+            Machine { board: &MICROVM, cpus: 254, transports: &transports[1..], keyboard: true };
         assert_eq!(count(&all(&largest)[2], b"LNRO0005"), layout::MAX_TRANSPORTS);
         assert!(tables(&Machine { transports: &transports, ..largest }).is_none());
     }

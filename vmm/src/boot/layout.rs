@@ -8,10 +8,11 @@
 //!     0x9000  six page tables, to 0xf000                  PAGE_TABLES
 //!  0x02_0000  the command line, to 0x03_0000              CMDLINE
 //!  0x09_fc00  end of the low memory that a kernel may use LOW_END
-//!  0x0e_0000  ACPI tables, to 0x10_0000                   ACPI, ACPI_END
+//!  0x0e_0000  ACPI tables, to 0x0f_0000                   ACPI, ACPI_END
+//!  0x0f_0000  firmware, where a board has some
 //!  0x10_0000  the kernel, where its image says, and above KERNEL_MIN
 //!        ...  the initial file system, at the very end of the low memory
-//! 0xd000_0000 end of low memory; virtio devices, a page each  MMIO
+//! 0xd000_0000 the end of low memory at the latest, and virtio devices  MMIO
 //! 0xfec0_0000 the I/O interrupt controller                IO_APIC
 //! 0xfee0_0000 the processors' interrupt controllers       LOCAL_APIC
 //! 0x1_0000_0000 the rest of the memory                    HIGH
@@ -20,7 +21,8 @@
 //! What is below 1 MiB is read by a kernel once, before it uses that memory for other things; the ACPI
 //! tables stay.
 //!
-//! This is x86-64's map only, and there is no room for PCI in it.
+//! This is x86-64's map only, and there is no room for PCI in it. Where hardware is differs from board to
+//! board in part ([`super::board`]).
 
 /// The size of a page, in bytes.
 pub const PAGE: u64 = 4096;
@@ -48,14 +50,12 @@ pub const LOW_END: u64 = 0x9_fc00;
 /// The ACPI tables; the first is the RSDP.
 pub const ACPI: u64 = 0xe_0000;
 /// The end of the room for ACPI tables.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = 0xf_0000;
 /// No kernel may be below this.
 pub const KERNEL_MIN: u64 = 0x10_0000;
 
-/// The end of low memory, and the first virtio device's registers.
+/// No low memory is from here on; on KVM's board, the first virtio device's registers.
 pub const MMIO: u64 = 0xd000_0000;
-/// How much address space each virtio device has, in bytes.
-pub const TRANSPORT_SIZE: u32 = 0x1000;
 /// The most virtio devices a machine can have.
 pub const MAX_TRANSPORTS: usize = 512;
 /// The I/O interrupt controller's registers.
@@ -86,42 +86,3 @@ pub const SLEEP_TYPE_OFF: u8 = 5;
 /// What is written to [`SLEEP_CONTROL`] to switch the machine off: the type in bits 2 to 4, and bit 5,
 /// which enters it.
 pub const POWER_OFF: u8 = SLEEP_TYPE_OFF << 2 | 1 << 5;
-
-/// The address of virtio device `index`'s registers, if there is one of that index.
-pub fn transport(index: usize) -> Option<u32> {
-    let index = u32::try_from(index).ok().filter(|i| (*i as usize) < MAX_TRANSPORTS)?;
-    Some(MMIO as u32 + index * TRANSPORT_SIZE)
-}
-
-/// The ranges of guest memory, as start and length, that `bytes` of memory make. Part of a page at the
-/// end is left out.
-pub fn ram_ranges(bytes: u64) -> Vec<(u64, u64)> {
-    let bytes = bytes / PAGE * PAGE;
-    let low = bytes.min(MMIO);
-    let mut ranges = vec![(0, low)];
-    if bytes > low {
-        ranges.push((HIGH, bytes - low));
-    }
-    ranges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_leaves_room_for_devices() {
-        assert_eq!(ram_ranges(128 << 20), [(0, 128 << 20)]);
-        assert_eq!(ram_ranges((1 << 20) + 5), [(0, 1 << 20)]);
-        assert_eq!(ram_ranges(MMIO), [(0, MMIO)]);
-        assert_eq!(ram_ranges(4 << 30), [(0, MMIO), (HIGH, (4 << 30) - MMIO)]);
-    }
-
-    #[test]
-    fn no_transport_reaches_the_interrupt_controllers() {
-        assert_eq!(transport(0), Some(0xd000_0000));
-        let last = transport(MAX_TRANSPORTS - 1).unwrap();
-        assert!(last + TRANSPORT_SIZE <= IO_APIC);
-        assert_eq!(transport(MAX_TRANSPORTS), None);
-    }
-}

@@ -1,13 +1,14 @@
 //! All that makes a kernel start: what it is, where it goes, and what it is told of the machine.
 //!
 //! [`image`] tells what a file is, [`bzimage`] unpacks it, [`elf`] loads it, [`acpi`] and `params` say
-//! what the machine has, and [`layout`] says where everything lies. [`prepare`] does it all for one
+//! what the machine has, and [`layout`] and [`board`] say where everything lies. [`prepare`] does it all for one
 //! start.
 //!
-//! Nothing here touches KVM; the processor is set to an [`Entry`] by `kvm/`. Kernels are unpacked by the
+//! Nothing here touches KVM or QEMU; how a processor comes to an [`Entry`] is for those who execute it. Kernels are unpacked by the
 //! caller, who keeps the result for the next start.
 
 pub mod acpi;
+pub mod board;
 pub mod bzimage;
 pub mod elf;
 pub mod image;
@@ -190,12 +191,12 @@ fn checked(boot: &Boot<'_>, low: u64) -> Result<Checked, BootError> {
 /// # Errors
 /// Those of [`prepare`] that are not the host's.
 pub fn check(boot: &Boot<'_>, memory: u64) -> Result<(), BootError> {
-    let low = layout::ram_ranges(memory).first().map_or(0, |(_, len)| *len);
+    let low = boot.machine.board.ram_ranges(memory).first().map_or(0, |(_, len)| *len);
     checked(boot, low).map(drop)
 }
 
 /// Fills the memory of a guest with all that the kernel needs to start, and says where that is entered.
-/// The memory is that of [`layout::ram_ranges`] and still holds zeros.
+/// The memory is that of [`board::Board::ram_ranges`] and still holds zeros.
 ///
 /// # Errors
 /// When the kernel is none, or something does not fit; see [`BootError`].

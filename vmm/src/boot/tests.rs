@@ -5,14 +5,15 @@ use std::io::Write;
 use vm_memory::{Bytes, GuestAddress};
 
 const MIB: u64 = 1 << 20;
-const MACHINE: acpi::Machine<'_> = acpi::Machine { cpus: 1, transports: &[], keyboard: false };
+const MACHINE: acpi::Machine<'_> =
+    acpi::Machine { board: &board::KVM, cpus: 1, transports: &[], keyboard: false };
 
 fn boot(kernel: &File) -> Boot<'_> {
     Boot { kernel, way: Way::Auto, initrd: None, cmdline: "console=ttyS0", machine: MACHINE }
 }
 
 fn ram(bytes: u64) -> GuestMemory {
-    memory::allocate(&layout::ram_ranges(bytes)).unwrap()
+    memory::allocate(&board::KVM.ram_ranges(bytes)).unwrap()
 }
 
 fn read(mem: &GuestMemory, address: u64, len: usize) -> Vec<u8> {
