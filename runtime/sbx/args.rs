@@ -5,7 +5,7 @@
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
-use sbx_core::machine::{Disk, DiskRate, Tap};
+use sbx_core::machine::{Accel, Disk, DiskRate, Tap};
 use sbx_core::net::NetRule;
 use sbx_core::route::Kind;
 use sbx_core::units::{parse_cpus, parse_duration, parse_rate, parse_size};
@@ -81,6 +81,9 @@ pub(crate) struct RunArgs {
     /// Say what would be run and with which grants, and do not run it
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Leave out notices and progress; what went wrong is said all the same
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// The program, and the arguments for it. In a microVM it may also be a Linux kernel with the
     /// guest's program behind it, or with --rootfs or a --disk image the path of a program in there
     #[arg(
@@ -247,6 +250,10 @@ pub(crate) struct MachineArgs {
     /// Give the guest an interface: none, or tap=NAME[,ip=ADDRESS/PREFIX][,gateway=ADDRESS]
     #[arg(long, value_name = "NETWORK", value_parser = parse_net)]
     net: Option<Net>,
+    /// What executes the guest: kvm, tcg (software emulation by QEMU, many times slower), or auto,
+    /// which takes the first of them that this host has
+    #[arg(long, value_name = "ACCEL", default_value = "auto", value_parser = parse_accel)]
+    accel: Accel,
 }
 
 impl MachineArgs {
@@ -260,10 +267,10 @@ impl MachineArgs {
     }
 
     pub(crate) fn machine(self, disks: Vec<Disk>) -> Machine {
-        let Self { kernel, rootfs, initrd, cmdline, user, hostname, net, .. } = self;
+        let Self { kernel, rootfs, initrd, cmdline, user, hostname, net, accel, .. } = self;
         let disk_rate = DiskRate { bytes: self.disk_bps, operations: self.disk_iops };
         let net = net.and_then(|Net(tap)| tap);
-        Machine { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net }
+        Machine { kernel, rootfs, disks, disk_rate, initrd, cmdline, user, hostname, net, accel }
     }
 }
 
@@ -273,6 +280,10 @@ struct Net(Option<Tap>);
 
 fn parse_net(text: &str) -> Result<Net, String> {
     if text == "none" { Ok(Net(None)) } else { text.parse().map(|tap| Net(Some(tap))) }
+}
+
+fn parse_accel(text: &str) -> Result<Accel, String> {
+    text.parse()
 }
 
 /// What compiling the workload may cost.

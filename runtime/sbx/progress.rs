@@ -10,14 +10,24 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A spinner with the time that has passed, on standard error.
 #[derive(Default)]
-pub(crate) struct Spinner(OnceCell<ProgressBar>);
+pub(crate) struct Spinner {
+    bar: OnceCell<ProgressBar>,
+    quiet: bool,
+}
+
+impl Spinner {
+    /// A spinner, or if `quiet` none.
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { quiet, ..Self::default() }
+    }
+}
 
 impl Progress for Spinner {
     fn tick(&self, elapsed: Duration) {
-        if elapsed < PATIENCE {
+        if self.quiet || elapsed < PATIENCE {
             return;
         }
-        let bar = self.0.get_or_init(|| {
+        let bar = self.bar.get_or_init(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
@@ -28,7 +38,7 @@ impl Progress for Spinner {
     }
 
     fn done(&self) {
-        if let Some(bar) = self.0.get() {
+        if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();
         }
     }

@@ -15,9 +15,9 @@ use crate::print;
 use crate::progress::Spinner;
 
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
+    let (explain, quiet) = (args.explain, args.quiet);
     let wasm =
-        WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::default()) };
-    let explain = args.explain;
+        WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::new(quiet)) };
     let spec = spec(args)?;
     let mut room = [0; HEAD];
     let route = route(&spec, workload::head(&spec.workload, &mut room));
@@ -30,7 +30,10 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     }
     let mut sandbox = match route.kind {
         Kind::Wasm => Lifecycle::create(&wasm, &spec)?,
-        Kind::Vm => Lifecycle::create(&VmBackend { times: times() }, &spec)?,
+        Kind::Vm => {
+            let notice = (!quiet).then_some(notice as fn(&str));
+            Lifecycle::create(&VmBackend { times: times(), notice }, &spec)?
+        }
     };
     sandbox.start()?;
     let exit = sandbox.wait()?;
@@ -38,6 +41,10 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
         print::sentence(line);
     }
     Ok(exit.status())
+}
+
+fn notice(text: &str) {
+    print::sentence(text);
 }
 
 /// Whether a microVM is to tell the times of its start.

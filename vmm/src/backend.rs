@@ -5,24 +5,24 @@
 //! the address space that makes them, so that the child makes them. The child never returns, and nothing
 //! of the machine outlives it.
 
-use kvm_ioctls::Kvm;
 use sbx_core::{Backend, Ending, Error, Exit, Limits, Result, Sandbox, Signal, Spec, Waited};
 use sbx_host::landlock::{self, Reachable};
-use sbx_host::signals::{LAST_WORDS, Signals};
+use sbx_host::signals::{self, LAST_WORDS, Signals};
 use sbx_host::terminal::Raw;
 use sbx_host::{Cgroup, Process, ProcessLimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::accel::Accelerator;
 use crate::agent::Agent;
+use crate::boot::board;
 use crate::control::Log;
-use crate::control::console::{Console, Keys, Screen};
+use crate::control::console::{self, Console, Keys};
 use crate::control::session::Session;
 use crate::end::End;
 use crate::fs::Access;
-use crate::kvm;
-use crate::machine::{self, Machine};
+use crate::machine::{Executor, Machine, Outside, Screen};
 use crate::plan::{self, Device, Plan};
 use crate::seccomp::Role;
 use crate::times::{self, Times};
@@ -35,23 +35,32 @@ const LAST: Duration = Duration::from_millis(200);
 pub struct VmBackend {
     /// Whether the times of a start are told at its end.
     pub times: bool,
+    /// Told, as a sentence, what the caller has to know before a guest runs.
+    pub notice: Option<fn(&str)>,
 }
 
 impl Backend for VmBackend {
     fn create(&self, spec: &Spec) -> Result<Box<dyn Sandbox>> {
         enforceable(&spec.limits)?;
-        let plan = plan::plan(spec)?;
+        let accelerator = Accelerator::find(spec.machine.accel);
+        // A mistake of the user's is told before what the host lacks.
+        let board = accelerator.as_ref().map_or(&board::KVM, Accelerator::board);
+        let plan = plan::plan(spec, board)?;
+        let accelerator = accelerator?;
         // Whole processors are the guest's own; only a part of one has to be measured out.
         let cpus = spec.limits.cpus.filter(|cpus| !cpus.is_multiple_of(1000));
         let cgroup = cpus.map(Cgroup::with_cpus).transpose()?;
-        let kvm = kvm::open().map_err(|e| Error::Refused(e.to_string()))?;
+        if let (Some(tell), Some(notice)) = (self.notice, accelerator.notice(spec.machine.accel)) {
+            tell(&notice);
+        }
         // A guest with an init of its own has a terminal in any case; --tty gives it the caller's.
         let screen = plan.task.as_ref().map_or(spec.tty, |task| task.process.terminal.is_some());
         let raw = screen.then_some(if plan.stdin { Raw::keys } else { Raw::screen } as _);
-        let prepared = Prepared { plan, kvm, times: None };
+        let emulated = matches!(accelerator, Accelerator::Tcg(_));
+        let prepared = Prepared { plan, executor: accelerator.executor(), times: None };
         let (prepared, times) = (Some(prepared), self.times);
         let (process, terminal) = (None, None);
-        Ok(Box::new(VmSandbox { times, prepared, cgroup, raw, process, terminal }))
+        Ok(Box::new(VmSandbox { times, emulated, prepared, cgroup, raw, process, terminal }))
     }
 }
 
@@ -83,13 +92,15 @@ fn enforceable(limits: &Limits) -> Result<()> {
 /// All that the child needs.
 struct Prepared {
     plan: Plan,
-    kvm: Kvm,
+    executor: Box<dyn Executor>,
     /// Processor time of sbx until it forked, if times are told.
     times: Option<Duration>,
 }
 
 struct VmSandbox {
     times: bool,
+    /// Whether the processors are those of another process.
+    emulated: bool,
     prepared: Option<Prepared>,
     cgroup: Option<Cgroup>,
     /// How the caller's terminal becomes the guest's, if it does.
@@ -130,11 +141,12 @@ impl Sandbox for VmSandbox {
     }
 
     fn pause(&mut self) -> Result<()> {
-        self.signal(Signal::STOP)
+        // Where another process has the processors, that is the one to stop.
+        self.signal(if self.emulated { Signal(signals::PAUSE) } else { Signal::STOP })
     }
 
     fn resume(&mut self) -> Result<()> {
-        self.signal(Signal::CONT)
+        self.signal(if self.emulated { Signal(signals::RESUME) } else { Signal::CONT })
     }
 
     fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
@@ -179,14 +191,15 @@ impl Prepared {
         let log = Log::default();
         let dirs = self.directories().map_err(|e| e.to_string())?;
         let screen = self.screen(&end, &log);
-        let mut machine = machine::build(&mut self.plan, &self.kvm, &end, &screen, begun)
-            .map_err(|e| e.to_string())?;
+        let outside = Outside { end: end.clone(), screen, begun };
+        let mut machine =
+            self.executor.build(&mut self.plan, &outside).map_err(|e| e.to_string())?;
         let reachable = dirs
             .iter()
             .map(|(dir, read_only)| Reachable { dir: dir.as_fd(), read_only: *read_only });
         landlock::confine(reachable, false).map_err(text)?;
         // Nothing is to be made of these any more, by whoever takes the process over.
-        drop((dirs, self.kvm));
+        drop((dirs, outside));
         let times = self.times.map(|parent| Times { parent, begun, timer: machine.timer.clone() });
         let control = control(self.plan, &mut machine, signals, end.clone(), log)?;
         let times = times.map(Times::entering);
@@ -207,10 +220,10 @@ impl Prepared {
     }
 
     /// Where the console goes: to the caller if it is all that the guest has, else only to the log.
-    fn screen(&self, end: &Arc<End>, log: &Log) -> machine::Screen {
+    fn screen(&self, end: &Arc<End>, log: &Log) -> Screen {
         let log = log.clone();
         if self.plan.task.is_none() {
-            let mut screen = Screen::new(end.clone(), self.plan.limits.output, log);
+            let mut screen = console::Screen::new(end.clone(), self.plan.limits.output, log);
             return Arc::new(Mutex::new(move |bytes: &[u8]| screen.show(bytes)));
         }
         Arc::new(Mutex::new(move |bytes: &[u8]| {
@@ -228,20 +241,23 @@ fn control(
     log: Log,
 ) -> std::result::Result<Box<dyn FnOnce() -> Ending>, String> {
     let stream = machine.stream.take();
+    let processors = machine.processors.take().unwrap_or_default();
     let Some(task) = plan.task else {
         let (stdin, cpu_time) = (plan.stdin, plan.limits.cpu_time);
         let terminal = machine.terminal.take();
-        let keys = match stream {
-            Some(stream) if plan.virtio_console => Keys::Virtio(stream),
-            _ => Keys::Serial(machine.serial.clone()),
+        let keys = match (stream, machine.serial.take()) {
+            (Some(stream), _) if plan.virtio_console => Keys::Stream(stream),
+            (_, Some(serial)) => serial,
+            _ => return Err("the guest has no console".into()),
         };
         let parent = std::os::unix::process::parent_id();
-        let console = Console { end, signals, parent, log, keys, terminal, stdin, cpu_time };
+        let console =
+            Console { end, signals, parent, log, keys, terminal, stdin, cpu_time, processors };
         return Ok(Box::new(|| console.run()));
     };
     let stream = stream.ok_or("the guest has no way to speak to sbx")?;
     let session = Agent::new(stream)
-        .and_then(|agent| Session::new(task, agent, end, signals, log))
+        .and_then(|agent| Session::new(task, agent, end, signals, log, processors))
         .map_err(|e| e.to_string())?;
     Ok(Box::new(|| session.run()))
 }

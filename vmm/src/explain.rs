@@ -4,6 +4,8 @@
 use sbx_core::explain::Explanation;
 use sbx_core::{Result, Spec};
 
+use crate::accel::Accelerator;
+use crate::boot::board;
 use crate::fs::Access;
 use crate::plan::{self, Device};
 
@@ -13,10 +15,15 @@ use crate::plan::{self, Device};
 /// # Errors
 /// As for running it, as far as that can be known before.
 pub fn explain(spec: &Spec, why: &str) -> Result<String> {
-    let plan = plan::plan(spec)?;
+    let accelerator = Accelerator::find(spec.machine.accel);
+    let plan = plan::plan(spec, accelerator.as_ref().map_or(&board::KVM, Accelerator::board))?;
     let mut text = Explanation::default();
     text.line("workload", spec.workload.display());
     text.line("backend", format_args!("vm, because {why}"));
+    match accelerator {
+        Ok(accelerator) => text.line("accelerator", accelerator.name()),
+        Err(e) => text.line("accelerator", format_args!("none: {e}")),
+    }
     text.line("kernel", plan.kernel.path.display());
     text.line("cmdline", &plan.cmdline);
     let memory = sbx_core::units::format_size(plan.memory);

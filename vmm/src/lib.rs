@@ -6,6 +6,7 @@
 //! between it and the caller.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod accel;
 pub mod agent;
 mod backend;
 pub mod boot;
@@ -20,6 +21,7 @@ pub mod kvm;
 mod machine;
 pub mod memory;
 mod plan;
+mod qemu;
 pub mod seccomp;
 mod times;
 pub mod virtio;

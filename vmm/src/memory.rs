@@ -1,13 +1,16 @@
 //! Guest memory: the only file that maps it, and so the only one here with `mmap`'s `unsafe`.
 //!
-//! A guest's memory is anonymous and private to its process: pages exist once they are touched, large
-//! ones where the host has them.
+//! A guest's memory is anonymous: pages exist once they are touched. It is private to its process, in
+//! large pages where the host has them ([`allocate`]), or shared with another process that executes the
+//! guest ([`share`]).
 //!
 //! Mappings are never undone: the process is the machine, and the memory goes when it ends.
 #![allow(unsafe_code, reason = "mapping memory cannot be made safe by types")]
 
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::io;
+use std::os::fd::OwnedFd;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// The memory of a guest, as every device sees it.
@@ -26,6 +29,27 @@ pub fn allocate(ranges: &[(u64, u64)]) -> io::Result<GuestMemory> {
     GuestMemory::from_regions(regions).map_err(io::Error::other)
 }
 
+/// Makes memory of these ranges in a file without a name, for another process to map as well: each range
+/// follows the one before it there. The file keeps its size, whoever has it.
+///
+/// # Errors
+/// When the host refuses the memory or the address space, or ranges overlap.
+pub fn share(ranges: &[(u64, u64)]) -> io::Result<(GuestMemory, OwnedFd)> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create("sbx-guest", flags)?;
+    let size = ranges.iter().map(|(_, len)| len).sum();
+    rustix::fs::ftruncate(&file, size)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let mut offset = 0;
+    let regions = ranges.iter().map(|&(start, len)| {
+        let region = shared_region(start, len, &file, offset);
+        offset += len;
+        region
+    });
+    let regions = regions.collect::<io::Result<Vec<_>>>()?;
+    Ok((GuestMemory::from_regions(regions).map_err(io::Error::other)?, file))
+}
+
 fn region(start: u64, len: u64) -> io::Result<GuestRegionMmap<()>> {
     let len = usize::try_from(len).map_err(io::Error::other)?;
     let reserved = len.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -39,9 +63,30 @@ fn region(start: u64, len: u64) -> io::Result<GuestRegionMmap<()>> {
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the range lies within the reservation made above, which nothing else uses.
     unsafe { rustix::mm::mprotect(aligned, len, prot_of(prot)) }?;
-    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
-    // SAFETY: the range is mapped readable and writable, and stays so for the process's whole life.
-    let mapping = unsafe { MmapRegion::build_raw(aligned.cast(), len, prot, flags) };
+    mapped(start, aligned.cast(), len, libc::MAP_PRIVATE)
+}
+
+fn shared_region(
+    start: u64,
+    len: u64,
+    file: &OwnedFd,
+    offset: u64,
+) -> io::Result<GuestRegionMmap<()>> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: without FIXED the kernel chooses a place that nothing else has. The file was just made and
+    // sealed to be no shorter than this, so that all of the mapping can be touched.
+    let base = unsafe {
+        rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, offset)
+    }?;
+    mapped(start, base.cast(), len, libc::MAP_SHARED)
+}
+
+/// A region of memory that is mapped readable and writable for good.
+fn mapped(start: u64, base: *mut u8, len: usize, flags: i32) -> io::Result<GuestRegionMmap<()>> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: both callers have just mapped the range so, and nothing here ever unmaps it.
+    let mapping = unsafe { MmapRegion::build_raw(base, len, prot, flags) };
     let mapping = mapping.map_err(io::Error::other)?;
     GuestRegionMmap::new(mapping, GuestAddress(start))
         .ok_or_else(|| io::Error::other("guest memory ends behind the address space"))
@@ -98,6 +143,21 @@ mod tests {
         }
         discard(&mem, 4 << 30, 4096).unwrap();
         assert_eq!([at(4096), at((4 << 30) + 4095), at(4 << 30)], [9, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_shared_is_in_the_file_and_stays_there() {
+        let (mem, file) = share(&[(0, 1 << 20), (4 << 30, 1 << 20)]).unwrap();
+        mem.write_obj(7u8, GuestAddress(4095)).unwrap();
+        mem.write_obj(8u8, GuestAddress((4 << 30) + 1)).unwrap();
+        let file = std::fs::File::from(file);
+        let at = |offset| {
+            let mut byte = [0];
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, offset).unwrap();
+            byte[0]
+        };
+        assert_eq!([at(4095), at((1 << 20) + 1)], [7, 8]);
+        assert!(file.set_len(4096).is_err() && file.set_len(4 << 20).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A machine as it will be: what it has, and every file of the host's that it needs, open. A plan can be
-//! explained, and built by whoever knows how to; making one is where a user's mistakes are told.
+//! explained, and built by any [`crate::machine::Executor`]; making one is where a user's mistakes are
+//! told.
 
 use sbx_core::machine::{DiskRate, Tap as Interface};
 use sbx_core::quota::Quota;
@@ -14,6 +15,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use crate::INIT;
+use crate::boot::board::{self, Board};
 use crate::boot::initramfs::Archive;
 use crate::boot::{self, acpi};
 use crate::control::session::Task;
@@ -29,14 +31,14 @@ const MEMORY: u64 = 256 << 20;
 const MEMORY_MIN: u64 = 16 << 20;
 /// The most processors of one guest.
 const CPUS_MAX: u32 = 32;
-/// Interrupt lines for virtio devices: those of the I/O interrupt controller that no older device has.
-pub(crate) const FIRST_IRQ: u32 = 5;
-const DEVICES_MAX: usize = 24 - FIRST_IRQ as usize;
+/// The most virtio devices of one guest: as many as the I/O interrupt controller of KVM's board has
+/// interrupts for.
+const DEVICES_MAX: usize = 24 - board::KVM.first_irq as usize;
 
 /// What every guest is told. No firmware has looked for devices that are not there, and a kernel that
 /// looks for them by itself takes its time. With `pci=off` alone it would complain, a byte at a time, that
 /// there is no PCI.
-const CMDLINE: &str = "pci=off initcall_blacklist=pci_arch_init reboot=k panic=-1 8250.nr_uarts=1 \
+const CMDLINE: &str = "pci=off initcall_blacklist=pci_arch_init panic=-1 8250.nr_uarts=1 \
                        i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=1 swiotlb=noforce";
 /// Where it says what it does, unless a guest with an init of its own is told another place.
 const CONSOLE: &str = "console=ttyS0";
@@ -109,11 +111,11 @@ pub(crate) struct Plan {
     pub(crate) stdin: bool,
 }
 
-/// Plans the machine for `spec`.
+/// Plans the machine for `spec`, on this board.
 ///
 /// # Errors
 /// Everything that the user can be told before a machine exists.
-pub(crate) fn plan(spec: &Spec) -> Result<Plan> {
+pub(crate) fn plan(spec: &Spec, board: &'static Board) -> Result<Plan> {
     let memory = memory(&spec.limits)?;
     let cpus = cpus(&spec.limits)?;
     grantable(spec)?;
@@ -127,7 +129,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan> {
         runs => (Initrd::Own(archive(runs)?), Some(task(spec, runs, memory)?)),
     };
     let words = spec.machine.cmdline.as_deref();
-    let (cmdline, virtio_console) = cmdline(words.unwrap_or_default(), own_init);
+    let (cmdline, virtio_console) = cmdline(board, words.unwrap_or_default(), own_init);
     let (limits, stdin) = (spec.limits.clone(), spec.stdin);
     let plan = Plan {
         memory,
@@ -141,17 +143,14 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan> {
         limits,
         stdin,
     };
-    plan.boot(&[], |boot| boot::check(boot, memory)).map_err(|e| Error::Refused(e.to_string()))?;
+    plan.boot(board, |boot| boot::check(boot, memory))
+        .map_err(|e| Error::Refused(e.to_string()))?;
     Ok(plan)
 }
 
 impl Plan {
-    /// Calls `with` with what is to be started, the devices being at `transports`.
-    pub(crate) fn boot<T>(
-        &self,
-        transports: &[acpi::Transport],
-        with: impl FnOnce(&boot::Boot<'_>) -> T,
-    ) -> T {
+    /// Calls `with` with what is to be started on this board.
+    pub(crate) fn boot<T>(&self, board: &Board, with: impl FnOnce(&boot::Boot<'_>) -> T) -> T {
         let pieces: [&[u8]; 2];
         let initrd = match &self.initrd {
             Initrd::File(file) => boot::Initrd::File(file),
@@ -160,8 +159,10 @@ impl Plan {
                 boot::Initrd::Pieces(&pieces)
             }
         };
+        let transports = (0..self.devices.len()).filter_map(|index| board.transport(index));
+        let transports = &transports.collect::<Vec<_>>();
         // A keyboard is what Ctrl-Alt-Del is sent by; init is told otherwise.
-        let machine = acpi::Machine { cpus: self.cpus, transports, keyboard: false };
+        let machine = acpi::Machine { board, cpus: self.cpus, transports, keyboard: false };
         with(&boot::Boot {
             kernel: &self.kernel.image,
             way: boot::Way::Auto,
@@ -174,14 +175,15 @@ impl Plan {
 
 /// The kernel's command line, and whether its console is the virtio one. It writes to all that are named,
 /// and reads from the last.
-fn cmdline(words: &str, own_init: bool) -> (String, bool) {
+fn cmdline(board: &Board, words: &str, own_init: bool) -> (String, bool) {
     let mut consoles = words.split_whitespace().filter_map(|word| word.strip_prefix("console="));
     let last = consoles.next_back();
     let console = if own_init && last.is_some() { None } else { Some(CONSOLE) };
     // A guest with an init of its own is to be seen starting.
     let quiet = (!own_init).then_some("quiet");
     let words = Some(words).filter(|words| !words.is_empty());
-    let all: Vec<&str> = [console, Some(CMDLINE), quiet, words].into_iter().flatten().collect();
+    let all: Vec<&str> =
+        [console, Some(CMDLINE), Some(board.cmdline), quiet, words].into_iter().flatten().collect();
     (all.join(" "), last.is_some_and(|name| name.starts_with("hvc")))
 }
 

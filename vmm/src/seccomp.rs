@@ -19,6 +19,8 @@ pub enum Role {
     Devices,
     /// Serves a shared directory.
     Files,
+    /// Waits for the process that executes the machine, and hears what it says.
+    Emulator,
     /// Speaks with the agent, the caller's streams, and the parent.
     Control,
 }
@@ -62,6 +64,7 @@ const REFUSED: libc::c_long = libc::SYS_openat;
 
 /// With [`ALL`]: queues, and the files behind devices.
 const DEVICES: &[libc::c_long] = &[
+    libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
@@ -112,9 +115,14 @@ const FILES: &[libc::c_long] = &[
     libc::SYS_utimensat,
 ];
 
-/// With [`ALL`]: the agent's stream, and the clock of the processor time.
+/// With [`ALL`]: sockets that are open, and the end of another process that is open too.
+const EMULATOR: &[libc::c_long] = &[libc::SYS_recvfrom, libc::SYS_waitid];
+
+/// With [`ALL`]: the agent's stream, the clock of the processor time, and the end of another process that
+/// is open, if one executes the machine.
 const CONTROL: &[libc::c_long] = &[
     libc::SYS_clock_nanosleep,
+    libc::SYS_pidfd_send_signal,
     libc::SYS_prlimit64,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
@@ -122,6 +130,8 @@ const CONTROL: &[libc::c_long] = &[
     libc::SYS_sendto,
     libc::SYS_setitimer,
     libc::SYS_shutdown,
+    libc::SYS_timer_settime,
+    libc::SYS_waitid,
 ];
 
 /// The operations on files that are no plain reads and writes (ioctl(2)).
@@ -142,6 +152,7 @@ impl Role {
             Self::Vcpu => &[ALL, VCPU],
             Self::Devices => &[ALL, DEVICES],
             Self::Files => &[ALL, DEVICES, FILES],
+            Self::Emulator => &[ALL, EMULATOR],
             Self::Control => &[ALL, CONTROL],
         };
         lists.concat()
@@ -151,7 +162,7 @@ impl Role {
         match self {
             Self::Vcpu => &[request::RUN, request::GET_REGS, request::SET_OFFLOAD],
             Self::Devices => &[request::SET_OFFLOAD],
-            Self::Files => &[],
+            Self::Files | Self::Emulator => &[],
             Self::Control => &[request::WINDOW_SIZE],
         }
     }
@@ -219,7 +230,8 @@ mod tests {
 
     /// Set in the copy of the test's process that confines itself.
     const ROLE: &str = "SBX_TEST_ROLE";
-    const ROLES: [Role; 4] = [Role::Vcpu, Role::Devices, Role::Files, Role::Control];
+    const ROLES: [Role; 5] =
+        [Role::Vcpu, Role::Devices, Role::Files, Role::Emulator, Role::Control];
 
     /// Runs this test alone in a process of its own, with `doing` in its environment.
     fn confined(test: &str, role: usize) -> std::process::ExitStatus {

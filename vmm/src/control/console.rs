@@ -5,7 +5,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use sbx_core::{Ending, Exit};
-use sbx_host::process;
 use sbx_host::signals::{self, Received, Signals};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -16,6 +15,7 @@ use super::{Log, ended, ending_of, is_ready, wait};
 use crate::device::console::ConsoleHandle;
 use crate::device::serial::Serial;
 use crate::end::{Cause, End};
+use crate::machine::Processors;
 
 /// How much of standard input is read at a time; a serial port has no large buffer.
 const CHUNK: usize = 16;
@@ -71,8 +71,8 @@ impl Screen {
 pub(crate) enum Keys {
     /// At its serial port.
     Serial(Arc<Serial>),
-    /// At its virtio console, which reads from the other end of this.
-    Virtio(UnixStream),
+    /// At a console that reads from the other end of this.
+    Stream(UnixStream),
 }
 
 impl Keys {
@@ -80,7 +80,7 @@ impl Keys {
     fn room(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
             Self::Serial(serial) => (serial.room(), PollFlags::IN),
-            Self::Virtio(stream) => (stream.as_fd(), PollFlags::OUT),
+            Self::Stream(stream) => (stream.as_fd(), PollFlags::OUT),
         }
     }
 
@@ -91,7 +91,7 @@ impl Keys {
                 serial.look_for_room();
                 serial.input(bytes)
             }
-            Self::Virtio(stream) => match send(stream, bytes, SendFlags::DONTWAIT) {
+            Self::Stream(stream) => match send(stream, bytes, SendFlags::DONTWAIT) {
                 Err(Errno::AGAIN | Errno::INTR) => 0,
                 // The device is gone, and with it who could want this.
                 taken => taken.unwrap_or(bytes.len()),
@@ -111,12 +111,13 @@ pub(crate) struct Console {
     pub(crate) terminal: Option<ConsoleHandle>,
     pub(crate) stdin: bool,
     pub(crate) cpu_time: Option<Duration>,
+    pub(crate) processors: Processors,
 }
 
 impl Console {
     /// Carries keys to the guest until its end.
     pub(crate) fn run(mut self) -> Ending {
-        if let Some(Err(e)) = self.cpu_time.map(process::limit_cpu_time) {
+        if let Some(Err(e)) = self.cpu_time.map(|limit| self.processors.limit(limit)) {
             return Exit::Failed(e.to_string()).into();
         }
         self.tell_size();
@@ -155,6 +156,8 @@ impl Console {
                     return Some(Exit::CpuTime(self.cpu_time.unwrap_or_default()).into());
                 }
                 _ if sender != self.parent => {}
+                signals::PAUSE => self.processors.pause(true),
+                signals::RESUME => self.processors.pause(false),
                 signals::LAST_WORDS => return Some(Exit::Signal(9).into()),
                 // There is nobody in the guest to tell.
                 other => return Some(Exit::Signal(other).into()),

@@ -6,7 +6,6 @@
 
 use rustix::event::{PollFd, PollFlags};
 use sbx_core::{Ending, Exit};
-use sbx_host::process;
 use sbx_host::signals::{self, Received, Signals};
 use sbx_proto::{Boot, Process, Reason, Root, Status, Terminal};
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::output::{STDERR, STDOUT};
 use super::{Log, Output, ended, ending_of, is_ready, with_console};
 use crate::agent::{Agent, Error as AgentError, Event};
 use crate::end::End;
+use crate::machine::Processors;
 
 /// A guest that has not come up by then will not; emulated processors are slow.
 const BOOT: Duration = Duration::from_secs(120);
@@ -58,6 +58,7 @@ pub(crate) struct Session {
     stdin: bool,
     output: Output,
     deadline: Option<Instant>,
+    processors: Processors,
 }
 
 impl Session {
@@ -68,6 +69,7 @@ impl Session {
         end: Arc<End>,
         signals: Signals,
         log: Log,
+        processors: Processors,
     ) -> Result<Self, AgentError> {
         let mut agent = agent;
         agent.boot(task.boot.clone())?;
@@ -91,6 +93,7 @@ impl Session {
             stdin,
             output,
             deadline,
+            processors,
         })
     }
 
@@ -178,6 +181,8 @@ impl Session {
                 }
                 // A terminal's own go to every process of its group; sbx passes them on.
                 _ if sender != self.parent => {}
+                signals::PAUSE => self.processors.pause(true),
+                signals::RESUME => self.processors.pause(false),
                 signals::LAST_WORDS if self.started => return Err(Exit::Signal(9).into()),
                 signals::LAST_WORDS => return Err(with_console(Exit::Signal(9), &self.log)),
                 other if !self.started => return Err(Exit::Signal(other).into()),
@@ -229,7 +234,8 @@ impl Session {
             Event::Started { .. } => {
                 self.started = true;
                 self.deadline = None;
-                let armed = self.task.cpu_time.map_or(Ok(()), process::limit_cpu_time);
+                let limit = self.task.cpu_time;
+                let armed = limit.map_or(Ok(()), |limit| self.processors.limit(limit));
                 if let Err(e) = armed {
                     self.exit = Some(Exit::Failed(e.to_string()).into());
                 }

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
@@ -76,6 +76,12 @@ pub enum TapError {
     /// The host failed.
     #[error("the TAP device '{0}' cannot be opened: {1}")]
     Host(String, #[source] io::Error),
+}
+
+impl From<Tap> for OwnedFd {
+    fn from(tap: Tap) -> Self {
+        tap.file.into()
+    }
 }
 
 impl Tap {

@@ -1,10 +1,10 @@
 //! KVM: the machine's hardware. All `ioctl`s that are `unsafe` are here.
 //!
 //! [`open`] finds out whether this host's KVM can run a guest, [`Vm`] is one guest's address space and
-//! interrupt controllers, and [`vcpu`] its processors. What a machine consists of is decided in
-//! `machine.rs`, not here.
+//! interrupt controllers, and [`vcpu`] its processors, and `machine.rs` builds a whole machine of them.
 
 mod cpuid;
+mod machine;
 mod regs;
 pub mod vcpu;
 

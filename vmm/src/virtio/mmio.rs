@@ -23,14 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::bindings::virtio_config::*;
 use virtio_bindings::bindings::virtio_mmio::*;
-use virtio_bindings::bindings::virtio_ring::{
-    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
-};
 use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::queue::Queue;
-use super::{DeviceError, HostFile, Io, VirtioDevice};
+use super::queue::{self, Queue};
+use super::{DeviceError, EVENT_IDX, FEATURES, HostFile, Io, VERSION_1, VirtioDevice};
 use crate::bus::BusDevice;
 use crate::memory::GuestMemory;
 
@@ -46,11 +43,6 @@ const VERSION: u32 = 2;
 const VENDOR: u32 = u32::from_le_bytes(*b"sbx\0");
 /// The width of every register.
 const WIDTH: usize = 4;
-
-const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
-const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
-/// What the transport and the queues do for every device.
-const FEATURES: u64 = VERSION_1 | EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// The states in which nothing goes on until a reset.
 const DEAD: u32 = VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED;
@@ -178,11 +170,7 @@ impl Transport {
         if !state.is_running() {
             return;
         }
-        for queue in &mut state.queues {
-            // One ring's worth: whoever has more is called again, after the others.
-            queue.budget = u32::from(queue.ring.size());
-            queue.starved = false;
-        }
+        queue::allot(&mut state.queues);
         let State { device, queues, .. } = state;
         let mut io = Io { mem: &self.mem, queues, config_changed: false };
         let result = call(&mut **device, &mut io);
@@ -197,20 +185,14 @@ impl Transport {
         }
     }
 
-    /// After a call of the device: interrupts the driver if it wants to know of what was given back, and
-    /// asks it to notify of what it offers from here on. What it has offered meanwhile, unnoticed, is the
-    /// next round's.
+    /// After a call of the device: interrupts the driver if it wants that, and leaves what it has offered
+    /// meanwhile to the next round.
     fn settle(&self, queues: &mut [Queue]) -> Result<(), DeviceError> {
         let mut interrupt = false;
         for (queue, event) in queues.iter_mut().zip(&self.queue_events) {
-            if !queue.ring.ready() {
-                continue;
-            }
-            if std::mem::take(&mut queue.used) {
-                interrupt |= queue.ring.needs_notification(&self.mem)?;
-            }
-            let more = queue.ring.enable_notification(&self.mem)?;
-            if more && queue.starved {
+            let settled = queue.settle(&self.mem)?;
+            interrupt |= settled.interrupt;
+            if settled.again {
                 signal(event);
             }
         }

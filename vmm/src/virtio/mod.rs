@@ -1,6 +1,7 @@
 //! The virtio protocol, once for all devices: what a device is ([`VirtioDevice`]), the walk of its
-//! queues ([`queue`]), its registers ([`mmio`]) and the thread that serves it ([`worker`]), after the
-//! OASIS specification virtio 1.2.
+//! queues ([`queue`]), and the two ways in which it comes to its driver, after the OASIS specification
+//! virtio 1.2: registers of its own ([`mmio`]) with a thread that serves it ([`worker`]), and, where
+//! QEMU has the registers, a connection to that ([`vhost_user`]).
 //!
 //! A device says what it is and serves its queues; it never sees negotiation, status, interrupts or a
 //! ring. Whatever the guest writes is hostile: a device answers nonsense with [`DeviceError`], upon
@@ -10,12 +11,22 @@ pub mod mmio;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod vhost_user;
 pub mod worker;
 
 use std::os::fd::RawFd;
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
 
 use crate::memory::GuestMemory;
 use queue::Queue;
+
+const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+/// What both ways to a driver, and the queues, do for every device.
+const FEATURES: u64 = VERSION_1 | EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// Why a device stopped serving its guest.
 #[derive(Debug, thiserror::Error)]

@@ -23,6 +23,24 @@ pub struct Queue {
     pub(super) starved: bool,
 }
 
+/// What follows for one queue from a call of its device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settled {
+    /// The driver wants to be interrupted for what was given back.
+    pub(super) interrupt: bool,
+    /// The driver has offered more, unnoticed, that the device would take.
+    pub(super) again: bool,
+}
+
+/// Allots each queue one ring's worth of chains for the next call of its device: whoever has more is
+/// called again, after the others.
+pub(super) fn allot(queues: &mut [Queue]) {
+    for queue in queues {
+        queue.budget = u32::from(queue.ring.size());
+        queue.starved = false;
+    }
+}
+
 /// What the driver offers: first bytes to read, then room to write to.
 pub struct Chain<'a> {
     chain: DescriptorChain<&'a GuestMemory>,
@@ -53,6 +71,18 @@ impl Queue {
     pub fn unpop(&mut self) {
         self.ring.go_to_previous_position();
         self.budget = self.budget.saturating_add(1);
+    }
+
+    /// After a call of the device: finds out whether the driver wants to know of what was given back, and
+    /// asks it to notify of what it offers from here on.
+    pub(super) fn settle(&mut self, mem: &GuestMemory) -> Result<Settled, DeviceError> {
+        if !self.ring.ready() {
+            return Ok(Settled { interrupt: false, again: false });
+        }
+        let used = std::mem::take(&mut self.used);
+        let interrupt = used && self.ring.needs_notification(mem)?;
+        let more = self.ring.enable_notification(mem)?;
+        Ok(Settled { interrupt, again: more && self.starved })
     }
 
     /// Gives the chain with this head back to the driver, `written` bytes of it filled.
