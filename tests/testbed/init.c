@@ -4,14 +4,15 @@
  * It works in two halves, because `machine` saves the machine's state between them and `run` resumes from there:
  *   1. mounts /dev, /proc and /sys, loads the modules of the initramfs, opens its three virtio-serial ports, says
  *      "ready" on the port "ctl" and waits for a line there;
- *   2. the line is the time (seconds, nanoseconds). It sets the clock, mounts the host's files, runs the job, writes
- *      its exit status to the job's directory and ends the machine.
+ *   2. the line is the time (seconds, nanoseconds). It sets the clock, starts the heart, mounts the host's files, runs
+ *      the job, writes its exit status to the job's directory and ends the machine.
  * No share is mounted in the first half: QEMU saves no machine that has one mounted.
  *
  * The shares (9p):  root  the host's /, read-only; the job sees it under a tmpfs overlay
  *                   tree  the checkout, read-write at its own path
  *                   job   argv, env, cwd, tree (inputs, each NUL-terminated strings); status (the result)
- * The ports:        ctl, and out and err, which carry the job's stdout and stderr.
+ * The ports:        ctl, which carries the beats of the heart from then on; out and err, which carry the job's stdout
+ *                   and stderr.
  *
  * What it does not do: no network beyond loopback, no stdin, no users, no logging.
  */
@@ -21,6 +22,8 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,6 +44,9 @@
 
 /* QEMU's isa-debug-exit: any write ends QEMU at once. */
 #define EXIT_PORT 0x501
+
+/* Seconds from one beat of the heart to the next; `run` gives a machine up after many times that. */
+#define BEAT 2
 
 /* Where the new root is put together. */
 #define NEW "/root/new"
@@ -203,6 +209,54 @@ static void wait_for_job(int ctl) {
         die("clock");
 }
 
+struct heart {
+    int ctl;
+    long processors;
+};
+
+/*
+ * Tells `run` that the machine still schedules: a line on ctl whenever this thread has been on every processor. One
+ * that the job took offline, or into a partition of cpusets, refuses the thread and is passed over.
+ */
+static void *beat(void *argument) {
+    struct heart *heart = argument;
+    for (;; sleep(BEAT)) {
+        for (long i = 0; i < heart->processors; i++) {
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(i, &one);
+            sched_setaffinity(0, sizeof one, &one);
+        }
+        if (write(heart->ctl, "beat\n", 5) < 0)
+            fprintf(stderr, "testbed init: beat: %s\n", strerror(errno));
+    }
+    return NULL;
+}
+
+/*
+ * The heart has the highest real-time priority, so that a job that loads every processor does not starve it, and is a
+ * thread of init, not a child, so that a job that kills everything spares it. A signal for init is not for the heart:
+ * the heart would lose the SIGCHLD that run_job waits for.
+ */
+static void start_heart(int ctl) {
+    static struct heart heart;
+    heart = (struct heart){ctl, sysconf(_SC_NPROCESSORS_CONF)};
+    struct sched_param highest = {.sched_priority = sched_get_priority_max(SCHED_FIFO)};
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
+    pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);
+    pthread_attr_setschedparam(&attributes, &highest);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    errno = pthread_create(&thread, &attributes, beat, &heart);
+    if (errno)
+        die("heart");
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 /* mkdir -p below the new root. */
 static void make_directories(char *path) {
     for (char *slash = path + strlen(NEW) + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
@@ -346,6 +400,7 @@ int main(void) {
     sethostname("testbed", 7);
     int ctl = open_port("ctl"), ports[2] = {open_port("out"), open_port("err")};
     wait_for_job(ctl);
+    start_heart(ctl);
 
     mount_9p("job", "/job", 0, "none");
     char **argv = read_vector("/job/argv"), **env = read_vector("/job/env");
