@@ -111,14 +111,21 @@ impl Running {
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// The process that holds the workload.
+    /// The process that holds the workload: sbx's child.
     #[track_caller]
     pub(crate) fn workload(&self) -> Pid {
         let group = self.pid().as_raw_pid();
-        let mut others = processes_in(group);
-        others.retain(|pid| *pid != group);
-        assert_eq!(others.len(), 1, "one process beside sbx's own");
-        Pid::from_raw(others[0]).unwrap()
+        let others = processes_in(group).into_iter();
+        let children: Vec<_> = others.filter(|pid| parent(*pid) == Some(group)).collect();
+        assert_eq!(children.len(), 1, "one process beside sbx's own");
+        Pid::from_raw(children[0]).unwrap()
+    }
+
+    /// All processes that work for the workload: the one that holds it, and those that it has started.
+    pub(crate) fn working(&self) -> Vec<Pid> {
+        let group = self.pid().as_raw_pid();
+        let others = processes_in(group).into_iter().filter(|pid| *pid != group);
+        others.filter_map(Pid::from_raw).collect()
     }
 
     /// Has the kernel forget sbx, which has ended. Its number stands for it from here.
@@ -191,6 +198,11 @@ fn has_threads(process: &Path) -> bool {
     threads
         .filter_map(|t| state_and_group(&t.path()))
         .any(|(state, _)| state != "Z" && state != "X")
+}
+
+fn parent(process: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// What `/proc` tells of a process or thread.
