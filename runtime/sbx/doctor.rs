@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use sbx_host::{Cgroup, cgroup, landlock};
+use sbx_vmm::accel;
 use serde::Serialize;
 use std::fs;
 
@@ -49,6 +50,7 @@ pub(crate) fn doctor(format: Format) -> Result<u8> {
     let checks = [
         wasm(),
         kvm(),
+        emulation(),
         kernel(),
         cgroups(),
         namespaces(),
@@ -88,13 +90,32 @@ fn wasm() -> Check {
 }
 
 fn kvm() -> Check {
-    match sbx_vmm::kvm::open() {
-        Ok(_) => Check::ok("kvm", "/dev/kvm is present, permitted and backed by hardware"),
-        Err(e) => {
-            let text = e.to_string();
-            let (found, mend) = text.split_once(&[':', ';'][..]).unwrap_or((&text, "see dmesg"));
-            Check::missing("kvm", format!("{found}; no microVM runs here"), mend.trim())
+    let Err(e) = sbx_vmm::kvm::open() else {
+        return Check::ok("kvm", "/dev/kvm is present, permitted and backed by hardware");
+    };
+    let text = e.to_string();
+    let (found, mend) = text.split_once(&[':', ';'][..]).unwrap_or((&text, "see dmesg"));
+    match accel::emulator() {
+        Some(_) => Check::lacking(
+            "kvm",
+            format!("{found}; microVMs are emulated in software, {} slower", accel::SLOWER),
+            mend.trim(),
+        ),
+        None => Check::missing("kvm", format!("{found}; no microVM runs here"), mend.trim()),
+    }
+}
+
+fn emulation() -> Check {
+    match (accel::emulator(), sbx_vmm::kvm::open()) {
+        (Some(qemu), _) => {
+            Check::ok("emulation", format!("{} runs microVMs where KVM cannot", qemu.display()))
         }
+        (None, Ok(_)) => Check::ok("emulation", "QEMU is not installed, and not needed beside KVM"),
+        (None, Err(_)) => Check::lacking(
+            "emulation",
+            "QEMU is not installed, which could run microVMs without KVM",
+            format!("install it, {}", accel::INSTALL),
+        ),
     }
 }
 

@@ -1,10 +1,19 @@
 //! `sbx doctor`: each thing that matters by name, what it means, how to mend it, and an exit status that
 //! says whether all that sbx can run runs here.
 
-use crate::support::{Outcome, Sbx};
+use crate::support::{Outcome, Sbx, skipped};
 
-const NAMES: [&str; 8] =
-    ["wasm", "kvm", "kernel", "cgroups", "namespaces", "seccomp", "landlock", "hugepages"];
+const NAMES: [&str; 9] = [
+    "wasm",
+    "kvm",
+    "emulation",
+    "kernel",
+    "cgroups",
+    "namespaces",
+    "seccomp",
+    "landlock",
+    "hugepages",
+];
 
 /// Whether this host's processor has what a KVM needs.
 pub(crate) fn has_hardware() -> bool {
@@ -40,8 +49,26 @@ fn the_status_is_0_only_if_nothing_is_missing() {
     let (checks, end) = json();
     let missing = checks.iter().filter(|check| check["verdict"] == "missing").count();
     end.status(i32::from(missing > 0));
-    let kvm = checks.iter().find(|check| check["name"] == "kvm").unwrap();
-    // WebAssembly runs wherever this test does; a KVM that only emulates is as good as none.
+    // WebAssembly runs wherever this test does; a KVM that only emulates is as good as none, and where
+    // there is none QEMU will do.
     let usable = has_hardware() && std::fs::File::open("/dev/kvm").is_ok();
-    assert_eq!(kvm["verdict"], if usable { "ok" } else { "missing" }, "{kvm}");
+    assert_eq!(verdict(&checks, "kvm"), if usable { "ok" } else { "lacking" });
+    assert_eq!(verdict(&checks, "emulation"), "ok");
+}
+
+fn verdict(checks: &[serde_json::Value], name: &str) -> String {
+    let check = checks.iter().find(|check| check["name"] == name).unwrap();
+    check["verdict"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_host_that_can_run_no_machine_misses_something() {
+    if has_hardware() {
+        return skipped("this host's KVM may be a real one, and then nothing is missing");
+    }
+    let end = Sbx::new("doctor --format json").env("PATH", "/nowhere").end().status(1).silent();
+    let checks: Vec<_> = serde_json::from_str(&end.out()).unwrap();
+    assert_eq!(verdict(&checks, "kvm"), "missing", "{end}");
+    assert_eq!(verdict(&checks, "emulation"), "lacking", "{end}");
+    assert!(end.out().contains("package qemu-system-x86"), "{end}");
 }

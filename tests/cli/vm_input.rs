@@ -195,7 +195,7 @@ fn no_kernel_is_installed() {
 #[track_caller]
 fn with_dev(change: &str) -> Outcome {
     let line = format!("unshare -m sh -c '{change} && exec \"$@\"' sh \"$@\"");
-    guest("").through_shell(&line).end().status(125).prints("")
+    guest("--accel kvm").through_shell(&line).end().status(125).prints("")
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_host_without_a_kvm() {
         let line =
             format!("unshare -m sh -c '{own} && exec setpriv --reuid 65534 \"$@\"' sh \"$@\"");
         let dir = tempdir();
-        let run = guest("").cache(dir.path()).through_shell(&line);
+        let run = guest("--accel kvm").cache(dir.path()).through_shell(&line);
         run.end().status(125).prints("").says_only(&["/dev/kvm", "kvm"]);
     }
 }
@@ -223,5 +223,53 @@ fn a_kvm_without_hardware() {
     if crate::doctor::has_hardware() || !Path::new("/dev/kvm").exists() {
         return skipped("this host's KVM is backed by hardware, or there is none");
     }
-    refused(guest(""), &["not backed by hardware", "run microVMs on a host"]);
+    refused(guest("--accel kvm"), &["not backed by hardware", "run microVMs on a host"]);
+}
+
+/// Neither KVM nor QEMU: what can be installed is named.
+#[test]
+fn a_host_without_an_emulator() {
+    let without = |flags: &str| guest(flags).env("PATH", "/nowhere");
+    refused(without("--accel tcg"), &["needs QEMU", "package qemu-system-x86"]);
+    if crate::doctor::has_hardware() {
+        return skipped("this host's KVM may be a real one, and then that is taken");
+    }
+    refused(without(""), &["KVM", "software emulation", "package qemu-system-x86"]);
+}
+
+#[test]
+fn an_accelerator_that_is_none() {
+    let end = guest("--accel hvf").end().status(125).prints("");
+    assert!(end.err().contains("'hvf' is none of auto, kvm and tcg"), "{end}");
+}
+
+/// What is slow is said to be, in one line that can be left out.
+#[test]
+fn emulation_is_told_of() {
+    let run = |flags: &str| {
+        Sbx::run(crate::support::kernel()).flags(flags).flags("--vm").args([
+            "--",
+            "/bin/echo",
+            "hi",
+        ])
+    };
+    let end = run("--accel tcg").end().status(0).prints("hi\n");
+    end.says_only(&["emulated in software", "times slower", "--quiet"]);
+    run("--accel tcg --quiet").end().status(0).prints("hi\n").silent();
+    if !crate::doctor::has_hardware() {
+        let end = run("").end().status(0).prints("hi\n");
+        end.says_only(&["emulated in software", "no KVM that is backed by hardware"]);
+    }
+}
+
+/// `--explain` says who would execute the machine, or why nobody can.
+#[test]
+fn the_accelerator_is_explained() {
+    let explained = |run: Sbx| {
+        let out = run.flags("--explain").end().status(0).silent().out();
+        out.lines().find_map(|line| line.strip_prefix("accelerator")).unwrap().trim().to_owned()
+    };
+    assert_eq!(explained(guest("--accel tcg")), "tcg");
+    let none = explained(guest("--accel tcg").env("PATH", "/nowhere"));
+    assert!(none.starts_with("none") && none.contains("QEMU"), "{none}");
 }

@@ -43,13 +43,13 @@ use emulator::Voice;
 /// Its name among programs.
 const NAME: &str = "qemu-system-x86_64";
 /// How to get it, as the end of a sentence.
-pub(crate) const INSTALL: &str = "package qemu-system-x86 of Debian, Ubuntu, Fedora and Arch Linux";
+pub(crate) const INSTALL: &str =
+    "which is package qemu-system-x86 of Debian, Ubuntu, Fedora and Arch Linux";
 
-/// Finds QEMU: by the search path, or where distributions put it.
+/// Finds QEMU by the search path, or without one where distributions put it.
 pub(crate) fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/local/bin", "/usr/bin"].map(PathBuf::from);
-    let mut dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(usual);
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin".into());
+    let mut dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
     dirs.find_map(|dir| {
         let program = dir.join(NAME);
         rustix::fs::access(&program, rustix::fs::Access::EXEC_OK).is_ok().then_some(program)
