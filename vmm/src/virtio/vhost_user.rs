@@ -7,7 +7,9 @@
 //!
 //! The frontend is not trusted: it has the guest in it. Memory is never mapped at its word: what it says
 //! of memory has to be what this process shared with it, and rings have to lie in that. It can pass any
-//! file as an eventfd, and only harms itself with what that does.
+//! file as an eventfd, and only harms itself with what that does. A frontend that breaks the protocol is not
+//! served any more; a driver whose rings make no sense, of which the frontend is only the messenger, finds
+//! that its device failed, as it does with registers of our own.
 //!
 //! Not here: several frontends, a second connection after the first, live migration, and all that the
 //! protocol has beyond what these devices need.
@@ -123,17 +125,32 @@ impl Backend {
                 match source {
                     Source::Queue(index) => lock(&self.served).process_queue(index),
                     Source::Host(token) => lock(&self.served).process_host(token),
-                    Source::Frontend => match self.messages.handle_request() {
-                        // Another file may have the number of one that it replaced.
-                        Ok(()) => watch = Watch::new()?,
-                        Err(VhostError::Disconnected | VhostError::SocketBroken(_)) => {
+                    Source::Frontend => {
+                        if !self.hear_frontend()? {
                             return Ok(());
                         }
-                        Err(e) => return Err(io::Error::other(e.to_string())),
-                    },
+                        // Another file may have the number of one that it replaced.
+                        watch = Watch::new()?;
+                    }
                 }
             }
         }
+    }
+
+    /// Takes one message. False if there will be no more.
+    fn hear_frontend(&mut self) -> io::Result<bool> {
+        match self.messages.handle_request() {
+            Ok(()) => {}
+            Err(VhostError::Disconnected | VhostError::SocketBroken(_)) => return Ok(false),
+            // [`Served::fail`] said so.
+            Err(VhostError::ReqHandlerError(_)) => {}
+            // The crate looks at addresses before anything here does, and calls this what is not aligned.
+            Err(VhostError::InvalidMessage) => {
+                let _ = lock(&self.served).fail(DeviceError::Protocol("no such rings"));
+            }
+            Err(e) => return Err(io::Error::other(e.to_string())),
+        }
+        Ok(true)
     }
 
     /// What is to be waited for now, and the queues that need no wait.
@@ -257,6 +274,14 @@ impl Served {
         Ok(())
     }
 
+    /// The device has failed by what its driver did; nobody else has done wrong.
+    fn fail(&mut self, failure: impl Into<DeviceError>) -> VhostError {
+        let failure = failure.into();
+        let told = io::Error::other(failure.to_string());
+        self.failure = Some(failure);
+        VhostError::ReqHandlerError(told)
+    }
+
     fn ring(&mut self, index: u32) -> VhostResult<(&mut Queue, &mut Line)> {
         let index = usize::try_from(index).map_err(|_| VhostError::InvalidParam)?;
         match (self.queues.get_mut(index), self.lines.get_mut(index)) {
@@ -265,13 +290,14 @@ impl Served {
         }
     }
 
-    /// Where in guest memory the frontend's address is.
-    fn guest(&self, frontend: u64) -> VhostResult<u64> {
+    /// Where in guest memory the frontend's address is. It has others: a driver may have named what is no
+    /// memory.
+    fn guest(&self, frontend: u64) -> Result<GuestAddress, virtio_queue::Error> {
         let found = self.regions.iter().find_map(|region| {
             let offset = frontend.checked_sub(region.frontend)?;
-            (offset < region.len).then(|| region.guest + offset)
+            (offset < region.len).then(|| GuestAddress(region.guest + offset))
         });
-        found.ok_or(VhostError::InvalidParam)
+        found.ok_or(virtio_queue::Error::FindMemoryRegion)
     }
 
     /// Whether this range is one piece of our memory, at this place of the file.
@@ -297,11 +323,11 @@ impl Served {
         // The queue takes address 0 for a ring that was never set.
         if ring.avail_ring() == 0 || !ring.is_valid(&mem) {
             ring.set_ready(false);
-            return Err(VhostError::InvalidParam);
+            return Err(self.fail(virtio_queue::Error::QueueNotReady));
         }
         // A driver may have offered before it was ready, and even notified.
         line.again = true;
-        if !std::mem::replace(&mut self.active, true) {
+        if !std::mem::replace(&mut self.active, true) && self.failure.is_none() {
             let features = self.features;
             self.call(|device, io| device.activate(features, io));
         }
@@ -394,10 +420,10 @@ impl VhostUserBackendReqHandlerMut for Served {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> VhostResult<()> {
-        let size = u16::try_from(num).ok().filter(|size| size.is_power_of_two());
-        let size = size.filter(|size| *size <= RING_MAX).ok_or(VhostError::InvalidParam)?;
-        self.ring(index)?.0.ring.set_size(size);
-        Ok(())
+        let ring = &mut self.ring(index)?.0.ring;
+        let size = u16::try_from(num).map_err(|_| virtio_queue::Error::InvalidSize);
+        let set = size.and_then(|size| ring.try_set_size(size));
+        set.map_err(|e| self.fail(e))
     }
 
     fn set_vring_addr(
@@ -411,18 +437,17 @@ impl VhostUserBackendReqHandlerMut for Served {
     ) -> VhostResult<()> {
         let [descriptor, available, used] =
             [descriptor, available, used].map(|address| self.guest(address));
-        let (descriptor, available, used) = (descriptor?, available?, used?);
         let mem = self.mem.clone();
         let ring = &mut self.ring(index)?.0.ring;
-        let mut set = || -> Result<(), virtio_queue::Error> {
-            ring.try_set_desc_table_address(GuestAddress(descriptor))?;
-            ring.try_set_avail_ring_address(GuestAddress(available))?;
-            ring.try_set_used_ring_address(GuestAddress(used))?;
+        let set = || -> Result<(), virtio_queue::Error> {
+            ring.try_set_desc_table_address(descriptor?)?;
+            ring.try_set_avail_ring_address(available?)?;
+            ring.try_set_used_ring_address(used?)?;
             let next = ring.used_idx(&mem, Ordering::Relaxed)?.0;
             ring.set_next_used(next);
             Ok(())
         };
-        set().map_err(|_| VhostError::InvalidParam)
+        set().map_err(|e| self.fail(e))
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> VhostResult<()> {
