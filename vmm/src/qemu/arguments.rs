@@ -145,7 +145,10 @@ impl Arguments {
         let number = self.keep(tap);
         self.argument("-netdev", Options::new("tap").set("id", "net").set("fd", number));
         let mac = mac_of(name).map(|byte| format!("{byte:02x}")).join(":");
-        self.virtio(Options::new("virtio-net-device").set("netdev", "net").set("mac", mac));
+        // A TAP interface has no cable: where the device has a link that could be lost, Linux calls it down
+        // for the first second.
+        let net = Options::new("virtio-net-device").set("netdev", "net").set("mac", mac);
+        self.virtio(net.set("status", "off"));
     }
 
     pub(super) fn console(&mut self) -> io::Result<UnixStream> {
