@@ -3,6 +3,8 @@
 //! Names and short forms are docker's and podman's where they have one. Options before WORKLOAD are
 //! sbx's; all behind it belongs to the workload.
 
+pub(crate) mod sandbox;
+
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use sbx_core::machine::{Accel, Disk, DiskRate, Tap};
@@ -30,6 +32,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    #[command(flatten)]
+    Sandbox(sandbox::Verb),
     /// Say what this host can do, and how to mend what it cannot
     ///
     /// Exit status: 0 when both WebAssembly sandboxes and microVMs can run, 1 when one cannot.
@@ -75,6 +79,11 @@ pub(crate) struct RunArgs {
     pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) compile: CompileLimitArgs,
+    #[command(flatten)]
+    pub(crate) keep: sandbox::KeepArgs,
+    /// Run in the background, and print the sandbox's identification
+    #[arg(short, long)]
+    pub(crate) detach: bool,
     /// Call this exported function of a core module, and print what it returns
     #[arg(long, value_name = "FUNCTION")]
     pub(crate) invoke: Option<String>,

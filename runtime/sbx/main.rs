@@ -9,12 +9,25 @@ mod args;
 mod cache;
 mod compile;
 mod completions;
+mod create;
 mod doctor;
+mod inspect;
+mod kill;
+mod logs;
 mod man;
+mod pause;
 mod print;
 mod progress;
+mod ps;
+mod rename;
+mod rm;
 mod run;
+mod sandbox;
+mod start;
+mod stop;
+mod wait;
 
+use args::sandbox::Verb;
 use args::{Cli, Command, RunArgs};
 use clap::Parser;
 use std::ffi::{OsString, c_char, c_int};
@@ -58,9 +71,27 @@ fn sbx() -> ! {
     sbx_host::process::exit_now(status)
 }
 
+fn sandbox(verb: Verb) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Create(args) => create::create(args.run),
+        Verb::Start(args) => start::start(&args),
+        Verb::Ps(args) => ps::ps(&args),
+        Verb::Logs(args) => logs::logs(&args),
+        Verb::Stop(args) => stop::stop(&args),
+        Verb::Kill(args) => kill::kill(&args),
+        Verb::Pause(args) => pause::pause(&args),
+        Verb::Resume(args) => pause::resume(&args),
+        Verb::Wait(args) => wait::wait(&args),
+        Verb::Rm(args) => rm::rm(&args),
+        Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Rename { sandbox, name } => rename::rename(&sandbox, &name),
+    }
+}
+
 fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Sandbox(verb) => sandbox(verb),
         Command::Doctor { format } => doctor::doctor(format),
         Command::Compile(args) => compile::compile(&args),
         Command::Cache(command) => cache::cache(command),

@@ -15,5 +15,6 @@ pub(crate) fn answer(text: impl Display) -> Result<()> {
 
 /// Prints a sentence of sbx's own on standard error.
 pub(crate) fn sentence(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "sbx: {text}");
+    // In one piece, lest those of several commands get mixed.
+    let _ = std::io::stderr().write_all(format!("sbx: {text}\n").as_bytes());
 }

@@ -3,22 +3,33 @@
 use anyhow::{Context, Result};
 use sbx_core::policy::Policy;
 use sbx_core::route::{HEAD, Kind, route};
-use sbx_core::{Lifecycle, Spec};
+use sbx_core::{Error, Lifecycle, Spec};
 use sbx_host::workload;
+use sbx_supervisor::{Restart, Store};
 use sbx_vmm::VmBackend;
 use sbx_wasm::WasmBackend;
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::args::sandbox::KeepArgs;
 use crate::args::{GrantArgs, RunArgs, parse_env};
-use crate::print;
 use crate::progress::Spinner;
+use crate::{print, sandbox};
 
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
     let (explain, quiet) = (args.explain, args.quiet);
+    if args.detach && !explain {
+        return detached(args);
+    }
     let wasm =
         WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::new(quiet)) };
-    let spec = spec(args)?;
+    let (spec, keep) = spec(args)?;
+    if let Some(flag) = only_kept(&keep) {
+        return Err(Error::Refused(format!(
+            "{flag} is about a sandbox that is kept; run it in the background with -d"
+        ))
+        .into());
+    }
     let mut room = [0; HEAD];
     let route = route(&spec, workload::head(&spec.workload, &mut room));
     if explain {
@@ -43,6 +54,34 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     Ok(exit.status())
 }
 
+/// Runs it in the background.
+fn detached(args: RunArgs) -> Result<u8> {
+    let (spec, keep) = spec(args)?;
+    let store = Store::open()?;
+    let (entry, lock) = sandbox::keep(&store, spec, keep)?;
+    if let Err(e) = sandbox::start(&store, &entry, lock) {
+        if let Ok(Some(lock)) = entry.try_lock() {
+            store.remove(&entry, lock)?;
+        }
+        return Err(e.into());
+    }
+    print::answer(format_args!("{}\n", entry.id()))?;
+    Ok(0)
+}
+
+/// A flag that means nothing to a sandbox of which nothing is kept. `--rm` asks for just that.
+fn only_kept(keep: &KeepArgs) -> Option<&'static str> {
+    let KeepArgs { name, labels, rm: _, cidfile, restart, log_size } = keep;
+    let set = [
+        ("--name", name.is_some()),
+        ("--label", !labels.is_empty()),
+        ("--cidfile", cidfile.is_some()),
+        ("--restart", *restart != Restart::No),
+        ("--log-size", log_size.is_some()),
+    ];
+    set.into_iter().find_map(|(flag, set)| set.then_some(flag))
+}
+
 fn notice(text: &str) {
     print::sentence(text);
 }
@@ -52,8 +91,9 @@ fn times() -> bool {
     std::env::var_os("SBX_TIMES").is_some_and(|value| value == "1")
 }
 
-fn spec(args: RunArgs) -> Result<Spec> {
-    let RunArgs { grants, limits, machine, invoke, mut command, .. } = args;
+/// What was asked for, and what is to be kept of it.
+pub(crate) fn spec(args: RunArgs) -> Result<(Spec, KeepArgs)> {
+    let RunArgs { grants, limits, machine, invoke, mut command, keep, .. } = args;
     let file = grants.policy.as_deref().map(Policy::read).transpose()?.unwrap_or_default();
     let backend = machine.backend();
     let machine = machine.machine(limits.images());
@@ -62,7 +102,7 @@ fn spec(args: RunArgs) -> Result<Spec> {
     let mut spec = Spec { workload, backend, invoke, ..Spec::default() };
     spec.args = command;
     file.overlay(flags).apply(&mut spec)?;
-    Ok(spec)
+    Ok((spec, keep))
 }
 
 fn policy(grants: GrantArgs) -> Result<Policy> {

@@ -10,7 +10,7 @@ use sbx_host::landlock::{self, Reachable};
 use sbx_host::signals::{self, LAST_WORDS, Signals};
 use sbx_host::terminal::Raw;
 use sbx_host::{Cgroup, Process, ProcessLimits};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -110,13 +110,21 @@ struct VmSandbox {
 }
 
 impl VmSandbox {
-    fn process(&mut self) -> Result<&mut Process> {
-        self.process.as_mut().ok_or_else(|| Error::Refused("the sandbox has no process".into()))
+    fn running(&self) -> Result<&Process> {
+        self.process.as_ref().ok_or_else(none)
+    }
+
+    fn running_mut(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().ok_or_else(none)
     }
 }
 
+fn none() -> Error {
+    Error::Refused("the sandbox has no process".into())
+}
+
 impl Sandbox for VmSandbox {
-    fn start(&mut self) -> Result<()> {
+    fn start(&mut self, private: &[BorrowedFd<'_>]) -> Result<()> {
         let prepared = self
             .prepared
             .take()
@@ -125,13 +133,22 @@ impl Sandbox for VmSandbox {
         let limits = ProcessLimits::default();
         let mut prepared = prepared;
         prepared.times = self.times.then(times::cpu_time);
-        self.process = Some(Process::spawn(&limits, self.cgroup.take(), || prepared.run())?);
+        let run = || prepared.run();
+        self.process = Some(Process::spawn(&limits, self.cgroup.take(), private, run)?);
         self.terminal = self.raw.and_then(|enter| enter());
         Ok(())
     }
 
+    fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    fn ended(&self) -> Result<OwnedFd> {
+        self.running()?.ended()
+    }
+
     fn signal(&mut self, signal: Signal) -> Result<()> {
-        let process = self.process()?;
+        let process = self.running()?;
         if signal == Signal::KILL {
             // What a guest that hangs wrote on its console is worth waiting for, a moment.
             process.signal(Signal(LAST_WORDS))?;
@@ -150,7 +167,7 @@ impl Sandbox for VmSandbox {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
-        let process = self.process()?;
+        let process = self.running_mut()?;
         let waited = process.wait(until)?;
         let Waited::Ended(ending) = waited else { return Ok(waited) };
         let ending = process.killed_by().and_then(lost).unwrap_or(ending);

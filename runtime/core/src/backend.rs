@@ -1,5 +1,6 @@
 //! What a backend implements. It obeys; [`crate::Lifecycle`] decides when, and keeps the time.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use crate::{Exit, Result, Spec};
@@ -16,8 +17,15 @@ pub trait Backend {
 
 /// One sandbox. Calls come in the order that [`crate::Lifecycle`] allows, and in no other.
 pub trait Sandbox {
-    /// Starts the workload.
-    fn start(&mut self) -> Result<()>;
+    /// Starts the workload. The files in `private` are the caller's own, and nothing of the sandbox's
+    /// may have them open.
+    fn start(&mut self, private: &[BorrowedFd<'_>]) -> Result<()>;
+
+    /// The process that holds the workload, once it has started.
+    fn process(&self) -> Option<u32>;
+
+    /// A file that is readable once the workload has ended, for those who wait for other things too.
+    fn ended(&self) -> Result<OwnedFd>;
 
     /// Sends the workload a signal. One that has ended already is not an error.
     fn signal(&mut self, signal: Signal) -> Result<()>;

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -81,11 +82,19 @@ impl FakeSandbox {
 }
 
 impl Sandbox for FakeSandbox {
-    fn start(&mut self) -> Result<()> {
+    fn start(&mut self, _private: &[BorrowedFd<'_>]) -> Result<()> {
         if self.start_fails {
             return Err(Error::Refused("told to fail".into()));
         }
         self.record(Call::Start)
+    }
+
+    fn process(&self) -> Option<u32> {
+        None
+    }
+
+    fn ended(&self) -> Result<OwnedFd> {
+        Err(Error::Refused("there is no process to wait for".into()))
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod quota;
 pub mod route;
 pub mod spec;
+mod text;
 pub mod units;
 
 pub use backend::{Backend, Ending, Sandbox, Signal, Waited};

@@ -17,6 +17,7 @@
 //!
 //! Not here: where the state of a detached sandbox is stored, and who supervises it.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::{Backend, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited};
@@ -51,6 +52,8 @@ pub struct Lifecycle {
     state: State,
     timeout: Option<Duration>,
     deadline: Option<Instant>,
+    /// What the end will be called if the kill that the clock brought is what ends it.
+    timed_out: Option<Exit>,
     notes: Vec<String>,
 }
 
@@ -62,6 +65,7 @@ impl Lifecycle {
             state: State::Created,
             timeout: spec.limits.timeout,
             deadline: None,
+            timed_out: None,
             notes: Vec::new(),
         })
     }
@@ -78,8 +82,13 @@ impl Lifecycle {
 
     /// Begins the workload; its wall clock runs from here.
     pub fn start(&mut self) -> Result<()> {
+        self.start_apart(&[])
+    }
+
+    /// The same, for a caller with files of its own that the sandbox must not have open.
+    pub fn start_apart(&mut self, private: &[BorrowedFd<'_>]) -> Result<()> {
         self.require("start", matches!(self.state, State::Created))?;
-        self.sandbox.start()?;
+        self.sandbox.start(private)?;
         // A timeout beyond what the clock can tell never comes.
         self.deadline = self.timeout.and_then(|t| Instant::now().checked_add(t));
         self.state = State::Running;
@@ -119,24 +128,59 @@ impl Lifecycle {
             return Ok(exit.clone());
         }
         self.require("wait for", !matches!(self.state, State::Created))?;
-        let mut timed_out = None;
-        let ending = loop {
+        loop {
             match self.sandbox.wait(self.deadline)? {
-                Waited::Ended(ending) => break ending,
+                Waited::Ended(ending) => return Ok(self.stopped(ending)),
                 Waited::Interrupted(signal) => self.sandbox.signal(signal)?,
-                Waited::TimedOut => {
-                    self.sandbox.signal(Signal::KILL)?;
-                    self.deadline = None;
-                    timed_out = self.timeout.map(Exit::Timeout);
-                }
+                Waited::TimedOut => self.time_out()?,
             }
-        };
-        Ok(self.stopped(ending, timed_out))
+        }
     }
 
-    fn stopped(&mut self, ending: Ending, timed_out: Option<Exit>) -> Exit {
+    /// A file that is readable once the workload has ended, for a caller that waits for other things
+    /// too and then asks [`Self::look`].
+    pub fn ended(&self) -> Result<OwnedFd> {
+        self.sandbox.ended()
+    }
+
+    /// The process that holds the workload, once it has started.
+    pub fn process(&self) -> Option<u32> {
+        self.sandbox.process()
+    }
+
+    /// When [`Self::look`] is to be asked at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Looks whether the workload has ended, without waiting, and whether its time is up.
+    pub fn look(&mut self) -> Result<Option<Exit>> {
+        if let State::Stopped(exit) = &self.state {
+            return Ok(Some(exit.clone()));
+        }
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.time_out()?;
+        }
+        loop {
+            match self.sandbox.wait(Some(now))? {
+                Waited::Ended(ending) => return Ok(Some(self.stopped(ending))),
+                Waited::Interrupted(signal) => self.sandbox.signal(signal)?,
+                Waited::TimedOut => return Ok(None),
+            }
+        }
+    }
+
+    fn time_out(&mut self) -> Result<()> {
+        self.sandbox.signal(Signal::KILL)?;
+        self.deadline = None;
+        self.timed_out = self.timeout.map(Exit::Timeout);
+        Ok(())
+    }
+
+    fn stopped(&mut self, ending: Ending) -> Exit {
         // A workload that ended by itself just before the kill keeps its own ending.
-        let exit = match (ending.exit, timed_out) {
+        let exit = match (ending.exit, self.timed_out.take()) {
             (Exit::Signal(n), Some(timeout)) if n == Signal::KILL.0 => timeout,
             (exit, _) => exit,
         };

@@ -30,6 +30,26 @@ fn the_wall_clock_kills_and_says_so() {
     assert_eq!(backend.calls(), [Call::Start, Call::Wait, Call::Signal(Signal::KILL), Call::Wait]);
 }
 
+/// The same for who does not wait.
+#[test]
+fn one_who_only_looks_finds_the_end_and_keeps_the_clock() {
+    let backend = FakeBackend::new([
+        Step::TimeOut,
+        Step::Interrupt(Signal(15)),
+        Step::TimeOut,
+        Step::End(Exit::Signal(9)),
+    ]);
+    let mut sandbox = Lifecycle::create(&backend, &spec(Some(Duration::ZERO))).unwrap();
+    sandbox.start().unwrap();
+    assert_eq!(sandbox.look().unwrap(), None);
+    assert_eq!(sandbox.deadline(), None, "it is up, and the kill was sent");
+    assert_eq!(sandbox.look().unwrap(), None);
+    assert_eq!(sandbox.look().unwrap(), Some(Exit::Timeout(Duration::ZERO)));
+    assert_eq!(sandbox.look().unwrap(), Some(Exit::Timeout(Duration::ZERO)));
+    assert!(backend.calls().contains(&Call::Signal(Signal::KILL)));
+    assert!(backend.calls().contains(&Call::Signal(Signal(15))));
+}
+
 #[test]
 fn an_end_that_beats_the_kill_is_kept() {
     let (mut sandbox, _) = created([Step::TimeOut, Step::End(Exit::Code(0))]);

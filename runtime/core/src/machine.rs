@@ -4,23 +4,28 @@
 //! here ([`Machine::named`] says what that is), since a grant that cannot be given must not vanish.
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The machine around a workload.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     /// The guest's kernel; found among the installed ones if not named.
+    #[serde(with = "crate::text::some_path")]
     pub kernel: Option<PathBuf>,
     /// A host directory that is the guest's root, read-only below a writable layer in its memory.
+    #[serde(with = "crate::text::some_path")]
     pub rootfs: Option<PathBuf>,
     /// Raw disk images. The first is the guest's root where there is no `rootfs`.
     pub disks: Vec<Disk>,
     /// How fast each of them may be used.
     pub disk_rate: DiskRate,
     /// An initial RAM disk of the user's own, which replaces sbx's init and all that it does.
+    #[serde(with = "crate::text::some_path")]
     pub initrd: Option<PathBuf>,
     /// Words behind the kernel's command line.
     pub cmdline: Option<String>,
@@ -35,7 +40,8 @@ pub struct Machine {
 }
 
 /// What executes the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Accel {
     /// KVM where hardware backs it, else software emulation where that is installed.
     #[default]
@@ -106,16 +112,19 @@ impl Machine {
 }
 
 /// A disk image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Disk {
     /// The file, or a block device.
+    #[serde(with = "crate::text::path")]
     pub file: PathBuf,
     /// Whether every change to it is refused.
     pub read_only: bool,
 }
 
 /// How fast a disk may be used, reads and writes together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DiskRate {
     /// Bytes a second.
     pub bytes: Option<NonZeroU64>,
@@ -141,7 +150,8 @@ impl FromStr for Disk {
 }
 
 /// A network interface of the guest: a TAP device of the host's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tap {
     /// The TAP device's name on the host.
     pub name: String,

@@ -1,13 +1,16 @@
 //! Which backend holds a workload: decided here, once, from what is asked for and from the first bytes
 //! of the workload's file. Its name decides nothing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Spec;
 
 /// How much of a workload's start [`route`] wants to see, in bytes: enough for every magic number.
 pub const HEAD: usize = 520;
 
 /// A kind of sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A WebAssembly sandbox.
     Wasm,

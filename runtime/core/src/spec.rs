@@ -3,6 +3,7 @@
 //! Nothing is granted that a [`Spec`] does not name. Building one checks only its form; whether a
 //! backend can hold it is that backend's answer to [`crate::Backend::create`].
 
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -12,23 +13,28 @@ use crate::net::NetRule;
 use crate::route::Kind;
 
 /// A request for one sandbox.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spec {
     /// The file to run. What it is is decided from its bytes.
+    #[serde(with = "crate::text::path")]
     pub workload: PathBuf,
     /// The kind of sandbox that was asked for; decided from the workload if none was.
     pub backend: Option<Kind>,
     /// The workload's arguments, without its name.
+    #[serde(with = "crate::text::words")]
     pub args: Vec<OsString>,
     /// The exported function to call in place of the program's entry point (wasm reactors).
     pub invoke: Option<String>,
     /// Environment variables: the workload sees these and no others.
+    #[serde(with = "crate::text::pairs")]
     pub env: Vec<(OsString, OsString)>,
     /// The working directory, an absolute path inside the sandbox.
     pub workdir: Option<String>,
     /// Host directories the workload sees.
     pub volumes: Vec<Volume>,
     /// Hosts, networks and ports it may connect to or look up.
+    #[serde(with = "crate::text::list")]
     pub allow_net: Vec<NetRule>,
     /// Addresses it may accept connections on.
     pub listen: Vec<std::net::SocketAddr>,
@@ -43,9 +49,11 @@ pub struct Spec {
 }
 
 /// A host directory inside a sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Volume {
     /// The directory on the host.
+    #[serde(with = "crate::text::path")]
     pub host: PathBuf,
     /// Where the workload sees it, an absolute path.
     pub guest: String,
@@ -112,6 +120,30 @@ mod tests {
         for text in ["", ":", "/a", "/a:", ":/b", "/a:b", "/a:/b/../c", "ro", "/a:ro"] {
             assert!(text.parse::<Volume>().is_err(), "{text}");
         }
+    }
+
+    /// A sandbox that is created is started from what was stored.
+    #[test]
+    fn a_spec_is_stored_whole() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(vec![b'a', 0xff]);
+        let spec = Spec {
+            workload: odd.clone().into(),
+            args: vec!["-x".into(), odd.clone()],
+            env: vec![("A".into(), odd)],
+            volumes: vec!["/a:/b:ro".parse().unwrap()],
+            allow_net: vec!["example.com:80-90".parse().unwrap()],
+            listen: vec!["127.0.0.1:80".parse().unwrap()],
+            machine: Machine {
+                disks: vec!["d:ro".parse().unwrap()],
+                net: Some("tap=t0,ip=10.0.0.2/24,gateway=10.0.0.1".parse().unwrap()),
+                ..Machine::default()
+            },
+            ..Spec::default()
+        };
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
+        assert!(text.contains(r#""args":["-x","#), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use sbx_core::{Ending, Error, Exit, Result, Signal, Waited};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -60,13 +60,15 @@ struct Report {
 }
 
 impl Process {
-    /// Runs `body` in a child process held to `limits` and put into `cgroup`.
+    /// Runs `body` in a child process held to `limits` and put into `cgroup`, in which the files in
+    /// `private` are closed.
     ///
     /// # Errors
     /// When the kernel refuses a process or a pipe.
     pub fn spawn(
         limits: &ProcessLimits,
         cgroup: Option<Cgroup>,
+        private: &[BorrowedFd<'_>],
         body: impl FnOnce() -> Ending,
     ) -> Result<Self> {
         let failed = |e| Error::host("start the sandbox's process", e);
@@ -83,6 +85,11 @@ impl Process {
             -1 => Err(failed(std::io::Error::last_os_error())),
             0 => {
                 drop(report);
+                for file in private {
+                    // SAFETY: whoever borrowed them to this process is in the parent; nothing here uses
+                    // them or closes them again.
+                    unsafe { libc::close(file.as_raw_fd()) };
+                }
                 let ending = prepare(limits, cgroup.as_ref(), parent)
                     .map_or_else(|e| Exit::Failed(e.to_string()).into(), |()| body());
                 finish(writer, ending)
@@ -109,11 +116,21 @@ impl Process {
         }
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// A file that is readable once the process has ended.
+    pub fn ended(&self) -> Result<OwnedFd> {
+        process::pidfd_open(self.pid, process::PidfdFlags::empty())
+            .map_err(|e| Error::host("watch the sandbox's process", e))
+    }
+
     /// Waits for the process to end by itself, for `patience` at most. [`Self::wait`] tells how it did.
     pub fn settle(&self, patience: Duration) -> Result<()> {
         let failed = |e: rustix::io::Errno| Error::host("wait for the sandbox's process", e);
-        let process =
-            process::pidfd_open(self.pid, process::PidfdFlags::empty()).map_err(failed)?;
+        let process = self.ended()?;
         let mut ended = [PollFd::new(&process, PollFlags::IN)];
         match poll(&mut ended, Timespec::try_from(patience).ok().as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -170,6 +187,33 @@ impl Drop for Process {
             let _ = self.signal(Signal::KILL);
             let _ = process::waitpid(Some(self.pid), WaitOptions::empty());
         }
+    }
+}
+
+/// Runs `body` in a process of its own that nobody waits for: in a new session, without the caller's
+/// terminal. What it writes to the file that it is given can be read from the one that is returned, until
+/// it closes that.
+///
+/// To be called while this process has one thread.
+///
+/// # Errors
+/// When the kernel refuses a process or a pipe.
+pub fn background(body: impl FnOnce(OwnedFd)) -> Result<File> {
+    let failed = |e| Error::host("start a process in the background", e);
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    // SAFETY: the process has a single thread, so that the child's copy of every lock and of the allocator
+    // is in a usable state.
+    match unsafe { libc::fork() } {
+        -1 => Err(failed(std::io::Error::last_os_error())),
+        0 => {
+            drop(reader);
+            // A process that was just forked leads no group, so that this cannot fail.
+            let _ = process::setsid();
+            body(writer);
+            exit_now(0)
+        }
+        _ => Ok(reader.into()),
     }
 }
 

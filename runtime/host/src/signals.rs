@@ -24,6 +24,42 @@ pub const PAUSE: i32 = 35;
 /// See [`PAUSE`].
 pub const RESUME: i32 = 36;
 
+/// The number of a signal that is named by its number, or as in `TERM` or `SIGTERM`.
+pub fn number(text: &str) -> Option<i32> {
+    const NAMES: [(&str, i32); 24] = [
+        ("HUP", libc::SIGHUP),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("ILL", libc::SIGILL),
+        ("TRAP", libc::SIGTRAP),
+        ("ABRT", libc::SIGABRT),
+        ("BUS", libc::SIGBUS),
+        ("FPE", libc::SIGFPE),
+        ("KILL", libc::SIGKILL),
+        ("USR1", libc::SIGUSR1),
+        ("SEGV", libc::SIGSEGV),
+        ("USR2", libc::SIGUSR2),
+        ("PIPE", libc::SIGPIPE),
+        ("ALRM", libc::SIGALRM),
+        ("TERM", libc::SIGTERM),
+        ("CHLD", libc::SIGCHLD),
+        ("CONT", libc::SIGCONT),
+        ("STOP", libc::SIGSTOP),
+        ("TSTP", libc::SIGTSTP),
+        ("TTIN", libc::SIGTTIN),
+        ("TTOU", libc::SIGTTOU),
+        ("URG", libc::SIGURG),
+        ("WINCH", libc::SIGWINCH),
+        ("IO", libc::SIGIO),
+    ];
+    if let Ok(number) = text.parse() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    NAMES.into_iter().find_map(|(known, number)| (known == name).then_some(number))
+}
+
 /// The signals that a sandbox's process answers to.
 #[derive(Debug)]
 pub struct Signals {
@@ -45,13 +81,25 @@ impl Signals {
     /// # Errors
     /// When the host has no more descriptors.
     pub fn take_over() -> Result<Self> {
+        let own = [WINDOW, CPU_TIME, LAST_WORDS, PAUSE, RESUME, libc::SIGXCPU];
+        Self::take(FORWARDED.into_iter().chain(own))
+    }
+
+    /// Takes over only the signals that sbx passes on.
+    ///
+    /// # Errors
+    /// When the host has no more descriptors.
+    pub fn of_callers() -> Result<Self> {
+        Self::take(FORWARDED.into_iter())
+    }
+
+    fn take(signals: impl Iterator<Item = i32>) -> Result<Self> {
         let mut set = std::mem::MaybeUninit::uninit();
         // SAFETY: the pointer is valid for writing a set, which the call initializes.
         unsafe { libc::sigemptyset(set.as_mut_ptr()) };
         // SAFETY: initialized above.
         let mut set = unsafe { set.assume_init() };
-        let own = [WINDOW, CPU_TIME, LAST_WORDS, PAUSE, RESUME, libc::SIGXCPU];
-        for signal in FORWARDED.into_iter().chain(own) {
+        for signal in signals {
             // SAFETY: the set is initialized and the signal has a valid number.
             unsafe { libc::sigaddset(&mut set, signal) };
         }

@@ -9,6 +9,7 @@ use sbx_core::{
 };
 use sbx_host::{Cgroup, Process, ProcessLimits, landlock, process};
 use std::ffi::OsString;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{InstancePre, Store, Trap};
@@ -188,24 +189,37 @@ struct WasmSandbox {
 }
 
 impl WasmSandbox {
-    fn process(&mut self) -> Result<&mut Process> {
-        self.process.as_mut().ok_or_else(|| Error::Refused("the sandbox has no process".into()))
+    fn running(&self) -> Result<&Process> {
+        self.process.as_ref().ok_or_else(none)
     }
 }
 
+fn none() -> Error {
+    Error::Refused("the sandbox has no process".into())
+}
+
 impl Sandbox for WasmSandbox {
-    fn start(&mut self) -> Result<()> {
+    fn start(&mut self, private: &[BorrowedFd<'_>]) -> Result<()> {
         let prepared = self
             .prepared
             .take()
             .ok_or_else(|| Error::Refused("the sandbox has been started already".into()))?;
         let limits = ProcessLimits { cpu_time: prepared.spec.limits.cpu_time, data: None };
-        self.process = Some(Process::spawn(&limits, self.cgroup.take(), || prepared.run())?);
+        let run = || prepared.run();
+        self.process = Some(Process::spawn(&limits, self.cgroup.take(), private, run)?);
         Ok(())
     }
 
+    fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    fn ended(&self) -> Result<OwnedFd> {
+        self.running()?.ended()
+    }
+
     fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.process()?.signal(signal)
+        self.running()?.signal(signal)
     }
 
     fn pause(&mut self) -> Result<()> {
@@ -217,7 +231,7 @@ impl Sandbox for WasmSandbox {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> Result<Waited> {
-        self.process()?.wait(until)
+        self.process.as_mut().ok_or_else(none)?.wait(until)
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn compile(
     let CompileLimits { memory, cpu_time } = limits;
     let held_to = ProcessLimits { data: Some(*memory), cpu_time: Some(*cpu_time) };
     let began = Instant::now();
-    let mut process = Process::spawn(&held_to, None, || {
+    let mut process = Process::spawn(&held_to, None, &[], || {
         silence_stderr();
         match build(source, variant, out) {
             Ok(()) => Exit::Code(0),

@@ -1,0 +1,19 @@
+//! `sbx create`: a sandbox that is started later. All that a start can be refused for is told now.
+
+use anyhow::Result;
+use sbx_supervisor::Store;
+
+use crate::args::RunArgs;
+use crate::{print, run, sandbox};
+
+pub(crate) fn create(args: RunArgs) -> Result<u8> {
+    let (spec, keep) = run::spec(args)?;
+    let store = Store::open()?;
+    let (entry, lock) = sandbox::keep(&store, spec, keep)?;
+    if let Err(e) = entry.config().and_then(|config| sandbox::prepare(&config)) {
+        store.remove(&entry, lock)?;
+        return Err(e.into());
+    }
+    print::answer(format_args!("{}\n", entry.id()))?;
+    Ok(0)
+}

@@ -1,0 +1,108 @@
+//! How a command speaks with the supervisor of a sandbox: over a socket in the sandbox's directory, one
+//! request and one answer a connection, each a line of JSON.
+//!
+//! Who may write to the directory may speak; the directory is its user's alone.
+
+use rustix::fs::{Mode, OFlags};
+use sbx_core::{Error, Exit, Result};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use crate::store::{Entry, short};
+
+/// A request or an answer is a few hundred bytes.
+pub(crate) const LINE_MAX: usize = 64 << 10;
+
+/// What a supervisor is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// To send the workload a signal, by Linux' number.
+    Signal(i32),
+    /// To end the workload: by this signal, and by SIGKILL after so many milliseconds. Answered at the end.
+    Stop {
+        /// The signal.
+        signal: i32,
+        /// The time it leaves.
+        grace: u64,
+    },
+    /// To hold the workload.
+    Pause,
+    /// To let it go on.
+    Resume,
+    /// To tell when it has ended. Answered then.
+    Wait,
+}
+
+/// What a supervisor answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The workload has ended so.
+    Ended(Exit),
+    /// It cannot be done: why, as a sentence.
+    Refused(String),
+}
+
+/// A path to the socket that is short enough for its address, whatever the directory is called.
+struct Place {
+    _dir: OwnedFd,
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(entry: &Entry) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(entry.dir(), flags, Mode::empty());
+        let dir = dir.map_err(|_| gone(entry))?;
+        let path = format!("/proc/self/fd/{}/control", dir.as_raw_fd()).into();
+        Ok(Self { _dir: dir, path })
+    }
+}
+
+/// Listens for requests about a sandbox.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(crate) fn listen(entry: &Entry) -> Result<UnixListener> {
+    let place = Place::of(entry)?;
+    // That of a supervisor that was killed; whoever calls this has the lock.
+    let _ = std::fs::remove_file(&place.path);
+    UnixListener::bind(&place.path).map_err(|e| Error::host("listen for requests", e))
+}
+
+/// Asks the supervisor of a sandbox, and waits for the answer; `None` if there is no supervisor, or none
+/// any more.
+///
+/// # Errors
+/// When it refuses, or cannot be spoken with.
+pub fn ask(entry: &Entry, request: &Request) -> Result<Option<Reply>> {
+    let failed = |e: serde_json::Error| {
+        Error::host(format!("speak with the supervisor of sandbox {}", short(entry.id())), e)
+    };
+    let Ok(mut stream) = UnixStream::connect(&Place::of(entry)?.path) else { return Ok(None) };
+    let mut text = serde_json::to_vec(request).map_err(failed)?;
+    text.push(b'\n');
+    if stream.write_all(&text).is_err() {
+        return Ok(None);
+    }
+    let mut line = Vec::new();
+    let mut answer = BufReader::new(stream).take(LINE_MAX as u64);
+    // A supervisor that ends without an answer was killed.
+    if answer.read_until(b'\n', &mut line).is_err() || line.is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_slice(&line).map_err(failed)? {
+        Reply::Refused(why) => Err(Error::Refused(why)),
+        reply => Ok(Some(reply)),
+    }
+}
+
+fn gone(entry: &Entry) -> Error {
+    Error::Refused(format!("sandbox {} has been removed", short(entry.id())))
+}

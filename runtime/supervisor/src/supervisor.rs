@@ -1,0 +1,411 @@
+//! The process that holds one sandbox: from its start to its last end.
+//!
+//! It starts the workload and waits for whatever comes first: its end, its output, a request, a signal, a
+//! time that is up. Nothing that it does waits for anybody: what the workload writes goes to the log, whose
+//! failures are counted and not waited for, and a client that does not read gets no answer. If it is killed,
+//! the workload ends with it (the kernel sees to that), and the lock that it held is free, which tells
+//! everybody.
+//!
+//! ```text
+//!   created --> running <--> paused        and behind an end, by the restart policy:
+//!                  |                         restarting --> running
+//!                  v
+//!               exited                     a user's `stop` or `kill` ends that too
+//! ```
+//!
+//! Not here: attaching to the workload's streams, further processes in it, and what it uses.
+
+mod clients;
+mod streams;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use sbx_core::{Error, Exit, Lifecycle, Result, Signal};
+use sbx_host::process;
+use sbx_host::signals::Signals;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use crate::Time;
+use crate::control::{self, Reply, Request};
+use crate::log::{self, Stream};
+use crate::record::{Config, State, Status};
+use crate::store::{Entry, Lock, Store};
+use clients::Clients;
+use streams::Streams;
+
+/// The time between an end and the next start: the first, and the longest. It doubles from start to start.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// A workload that ran so long has worked, and the next delay is the first again.
+const GOOD_RUN: Duration = Duration::from_secs(10);
+/// How long what the workload wrote last may take to be read once it has ended.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// Prepares a sandbox, as a command in the foreground would.
+pub type Make<'a> = &'a dyn Fn(&Config) -> Result<Lifecycle>;
+
+/// How a start went, as it is told to the command that asked for it.
+#[derive(Serialize, Deserialize)]
+enum Report {
+    Started,
+    Failed { status: u8, why: String },
+}
+
+/// Starts a sandbox in the background, and returns once its workload has begun.
+///
+/// # Errors
+/// Why it could not begin; there is no supervisor then.
+pub fn start(store: &Store, entry: &Entry, lock: Lock, make: Make<'_>) -> Result<()> {
+    let config = entry.config()?;
+    let mut report = process::background(|report| {
+        let mut report = File::from(report);
+        let begun = Supervisor::begin(entry, &config, &lock, make, &report);
+        let said = match &begun {
+            Ok(_) => Report::Started,
+            Err(e) => Report::Failed { status: e.status(), why: e.to_string() },
+        };
+        let text = serde_json::to_vec(&said).unwrap_or_default();
+        // Nobody hears it only if whoever asked was killed.
+        let _ = report.write_all(&text);
+        drop(report);
+        if let Ok(supervisor) = begun
+            && supervisor.run()
+            && config.remove
+        {
+            let _ = store.remove(entry, lock);
+        }
+    })?;
+    let mut text = Vec::new();
+    let read = report.read_to_end(&mut text);
+    let failed = || Error::Refused("the sandbox's supervisor failed to start".into());
+    read.map_err(|_| failed())?;
+    match serde_json::from_slice(&text).map_err(|_| failed())? {
+        Report::Started => Ok(()),
+        Report::Failed { status: 127, why } => Err(Error::NotFound(why)),
+        Report::Failed { status: 126, why } => Err(Error::NotRunnable(why)),
+        Report::Failed { why, .. } => Err(Error::Refused(why)),
+    }
+}
+
+/// What a wait is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    End,
+    Signals,
+    Requests,
+    Output(Stream),
+    Client(usize),
+}
+
+struct Supervisor<'a> {
+    entry: &'a Entry,
+    config: &'a Config,
+    lock: &'a Lock,
+    make: Make<'a>,
+    lifecycle: Lifecycle,
+    status: Status,
+    log: log::Writer,
+    streams: Streams,
+    /// Readable at the workload's end; nothing between two of its lives.
+    ended: Option<OwnedFd>,
+    signals: Signals,
+    listener: UnixListener,
+    clients: Clients,
+    /// When a workload that was asked to end is killed.
+    kill_at: Option<Instant>,
+    /// A user has ended it: it is not started again.
+    ended_by_user: bool,
+    begun: Instant,
+    delay: Duration,
+    /// When it is started again.
+    restart_at: Option<Instant>,
+}
+
+impl<'a> Supervisor<'a> {
+    /// Prepares everything and begins the workload.
+    fn begin(
+        entry: &'a Entry,
+        config: &'a Config,
+        lock: &'a Lock,
+        make: Make<'a>,
+        report: &File,
+    ) -> Result<Self> {
+        std::env::set_current_dir(&config.cwd)
+            .map_err(|e| Error::host(format!("go to {}", config.cwd.display()), e))?;
+        let mut lifecycle = make(config)?;
+        let log = log::Writer::open(entry.dir(), config.log_size)?;
+        let listener = control::listen(entry)?;
+        listener.set_nonblocking(true).map_err(|e| Error::host("listen for requests", e))?;
+        let signals = Signals::of_callers()?;
+        let mut streams = Streams::new()?;
+        let mut private = vec![lock.as_fd(), report.as_fd(), listener.as_fd(), signals.as_fd()];
+        private.extend(log.files());
+        streams.start(&mut lifecycle, &private)?;
+        // Everything that the caller has named is open.
+        let _ = std::env::set_current_dir("/");
+        let ended = Some(lifecycle.ended()?);
+        let status = Status {
+            supervisor: Some(std::process::id()),
+            exit: None,
+            notes: Vec::new(),
+            restarts: 0,
+            ..entry.status()?
+        };
+        let mut new = Self {
+            entry,
+            config,
+            lock,
+            make,
+            lifecycle,
+            status,
+            log,
+            streams,
+            ended,
+            signals,
+            listener,
+            clients: Clients::default(),
+            kill_at: None,
+            ended_by_user: false,
+            begun: Instant::now(),
+            delay: FIRST_DELAY,
+            restart_at: None,
+        };
+        new.running()?;
+        Ok(new)
+    }
+
+    /// Says that the workload runs.
+    fn running(&mut self) -> Result<()> {
+        self.status.state = State::Running;
+        self.status.process = self.lifecycle.process();
+        self.status.started = Some(Time::now());
+        self.status.finished = None;
+        self.begun = Instant::now();
+        self.entry.write(&self.status)
+    }
+
+    /// Holds the sandbox until its last end; false if that could not be told.
+    fn run(mut self) -> bool {
+        loop {
+            for source in self.wait() {
+                match source {
+                    Source::Output(stream) => self.keep(stream),
+                    Source::Requests => self.clients.accept(&self.listener),
+                    Source::Client(index) => self.hear(index),
+                    Source::Signals => self.pass_on(),
+                    Source::End => {}
+                }
+            }
+            self.look_at_clock();
+            let now = Instant::now();
+            if self.restart_at.is_some_and(|at| at <= now) {
+                self.start_again();
+            }
+            let ended = self.ended.as_ref().is_some_and(is_ready);
+            let late = self.lifecycle.deadline().is_some_and(|deadline| deadline <= now);
+            if (ended || late)
+                && let Some(exit) = self.look()
+            {
+                self.take_down(exit);
+            }
+            if self.ended.is_none() && self.restart_at.is_none() {
+                break;
+            }
+            self.clients.tidy();
+        }
+        let written = self.entry.write(&self.status).is_ok();
+        let exit = self.status.exit.clone().unwrap_or(Exit::Code(0));
+        self.clients.tell_all(&Reply::Ended(exit));
+        written
+    }
+
+    /// Whether the workload has ended; one that can no longer be asked about has.
+    fn look(&mut self) -> Option<Exit> {
+        match self.lifecycle.look() {
+            Ok(exit) => exit,
+            Err(e) => Some(Exit::Failed(e.to_string())),
+        }
+    }
+
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = vec![Source::Signals, Source::Requests];
+        let mut files = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        if let Some(ended) = &self.ended {
+            sources.push(Source::End);
+            files.push(PollFd::new(ended, PollFlags::IN));
+        }
+        for (stream, file) in self.streams.open() {
+            sources.push(Source::Output(stream));
+            files.push(PollFd::from_borrowed_fd(file, PollFlags::IN));
+        }
+        for (index, client) in self.clients.files() {
+            sources.push(Source::Client(index));
+            files.push(PollFd::from_borrowed_fd(client, PollFlags::IN));
+        }
+        let times = [self.lifecycle.deadline(), self.kill_at, self.restart_at];
+        let left = times.into_iter().flatten().min().map(|at| {
+            // Rounded up, lest the last fraction be spent turning in circles.
+            at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
+        });
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let _ = poll(&mut files, left.as_ref());
+        let ready = sources.iter().zip(&files).filter(|(_, file)| !file.revents().is_empty());
+        ready.map(|(source, _)| *source).collect()
+    }
+
+    fn keep(&mut self, stream: Stream) {
+        let Self { streams, log, .. } = self;
+        streams.read(stream, |bytes| log.write(stream, bytes));
+    }
+
+    /// A signal to the supervisor is one to the workload, and its sender's wish that it end.
+    fn pass_on(&mut self) {
+        while let Some(received) = self.signals.next() {
+            self.ended_by_user = true;
+            self.signal(received.signal);
+        }
+    }
+
+    fn signal(&mut self, number: i32) -> Reply {
+        if self.ended.is_none() {
+            // Between two lives: there will be no other.
+            self.restart_at = None;
+            self.status.state = State::Exited;
+            return Reply::Done;
+        }
+        done(self.lifecycle.kill(Signal(number)))
+    }
+
+    fn hear(&mut self, index: usize) {
+        let Some(request) = self.clients.hear(index) else { return };
+        let reply = match request {
+            Request::Wait => return self.clients.await_end(index),
+            Request::Stop { signal, grace } => {
+                self.ended_by_user = true;
+                self.signal(signal);
+                // One that is held hears of nothing but the kill.
+                let grace = Duration::from_millis(grace);
+                let at = Instant::now().checked_add(grace);
+                self.kill_at =
+                    if self.status.state == State::Paused { Some(Instant::now()) } else { at };
+                return self.clients.await_end(index);
+            }
+            Request::Signal(number) => {
+                // As in docker, a signal that ends it ends it for good.
+                self.ended_by_user |= number == Signal::KILL.0 || number == 15;
+                self.signal(number)
+            }
+            Request::Pause => self.hold(true),
+            Request::Resume => self.hold(false),
+        };
+        self.clients.answer(index, &reply);
+    }
+
+    fn hold(&mut self, held: bool) -> Reply {
+        if self.ended.is_none() {
+            return Reply::Refused(
+                "the sandbox is not running just now; it is being restarted".into(),
+            );
+        }
+        let moved = if held { self.lifecycle.pause() } else { self.lifecycle.resume() };
+        if moved.is_ok() {
+            self.status.state = if held { State::Paused } else { State::Running };
+            return done(self.entry.write(&self.status));
+        }
+        done(moved)
+    }
+
+    fn look_at_clock(&mut self) {
+        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+            self.kill_at = None;
+            self.signal(Signal::KILL.0);
+        }
+    }
+
+    /// The workload has ended: keeps what it wrote last, and decides what follows.
+    fn take_down(&mut self, exit: Exit) {
+        self.ended = None;
+        self.kill_at = None;
+        let Self { streams, log, .. } = self;
+        streams.finish(LAST_OUTPUT, |stream, bytes| log.write(stream, bytes));
+        self.status.process = None;
+        self.status.finished = Some(Time::now());
+        self.status.notes = self.lifecycle.notes().to_vec();
+        self.status.notes.extend(exit.message());
+        if self.log.lost() > 0 {
+            self.status.notes.push(format!(
+                "{} bytes of its output could not be kept, for want of room on the disk",
+                self.log.lost()
+            ));
+        }
+        let again = !self.ended_by_user && self.config.restart.wants(&exit, self.status.restarts);
+        self.status.exit = Some(exit);
+        self.status.state = if again { State::Restarting } else { State::Exited };
+        if again {
+            if self.begun.elapsed() >= GOOD_RUN {
+                self.delay = FIRST_DELAY;
+            }
+            self.restart_at = Instant::now().checked_add(self.delay);
+            self.delay = (self.delay * 2).min(LONGEST_DELAY);
+            let _ = self.entry.write(&self.status);
+        } else {
+            self.status.supervisor = None;
+        }
+    }
+
+    fn start_again(&mut self) {
+        self.restart_at = None;
+        self.status.restarts += 1;
+        let begun = self.try_start_again().and_then(|()| self.running());
+        if let Err(e) = begun {
+            // It cannot be started any more, and trying again would not change that.
+            self.status.exit = Some(Exit::Failed(e.to_string()));
+            self.status.notes = vec![e.to_string()];
+            self.status.state = State::Exited;
+            self.ended = None;
+        }
+    }
+
+    fn try_start_again(&mut self) -> Result<()> {
+        let _ = std::env::set_current_dir(&self.config.cwd);
+        self.lifecycle = (self.make)(self.config)?;
+        let clients: Vec<_> = self.clients.files().map(|(_, file)| file).collect();
+        let own = [self.lock.as_fd(), self.listener.as_fd(), self.signals.as_fd()];
+        let private: Vec<_> = own.into_iter().chain(self.log.files()).chain(clients).collect();
+        let mut streams = Streams::new()?;
+        streams.start(&mut self.lifecycle, &private)?;
+        self.streams = streams;
+        let _ = std::env::set_current_dir("/");
+        self.ended = Some(self.lifecycle.ended()?);
+        Ok(())
+    }
+}
+
+fn done(result: Result<()>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(e) => Reply::Refused(e.to_string()),
+    }
+}
+
+fn is_ready(file: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&now)), Ok(1..))
+}
+
+/// Reads what is there, without waiting: nothing if there is nothing, an end as an end.
+fn read_now(file: BorrowedFd<'_>, room: &mut [u8]) -> Option<usize> {
+    match rustix::io::read(file, &mut *room) {
+        Ok(count) => Some(count),
+        Err(Errno::AGAIN | Errno::INTR) => None,
+        Err(_) => Some(0),
+    }
+}
