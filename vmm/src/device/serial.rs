@@ -121,17 +121,19 @@ const RECEIVED: u8 = 1;
 /// The line control register, and its bit that has other registers in the place of this and the data's.
 const LCR: u8 = 3;
 const DIVISOR: u8 = 1 << 7;
-/// The modem control register, and its bits for a terminal that is ready, and for loopback.
+/// The modem control register, and its bits for a terminal that is ready, for interrupts that are let through
+/// to the processor, and for loopback.
 const MCR: u8 = 4;
 const READY: u8 = 1;
+const LET_THROUGH: u8 = 1 << 3;
 const LOOPBACK: u8 = 1 << 4;
 
-/// Whether a driver has opened the port. One that looks for it enables interrupts for a moment too, but
-/// does not say that it is ready.
+/// Whether a driver has opened the port. One that looks for it enables interrupts for a moment too, on a
+/// port that the kernel's console has made ready already; but it lets none through.
 fn listens(uart: &mut Uart<Interrupt, Room, Sink>) -> bool {
     uart.read(LCR) & DIVISOR == 0
         && uart.read(IER) & RECEIVED != 0
-        && uart.read(MCR) & (READY | LOOPBACK) == READY
+        && uart.read(MCR) & (READY | LET_THROUGH | LOOPBACK) == READY | LET_THROUGH
 }
 
 impl BusDevice for Serial {
@@ -195,7 +197,7 @@ mod tests {
     fn input_waits_for_room() {
         let (serial, irq, _) = port();
         serial.write(INTERRUPTS, &[RECEIVED]);
-        serial.write(MODEM, &[READY]);
+        serial.write(MODEM, &[READY | LET_THROUGH]);
         serial.look_for_room();
         let _ = irq.read();
         let taken = serial.input(&MUCH);
@@ -212,7 +214,8 @@ mod tests {
         assert_eq!(serial.input(&MUCH), taken);
     }
 
-    /// As Linux does it: the registers are tried out, then opened with a divisor.
+    /// As Linux does it: the console writes, the registers are tried out, and the port is opened with a
+    /// divisor.
     #[test]
     fn input_waits_for_a_driver_that_listens() {
         let (serial, _, _) = port();
@@ -221,13 +224,14 @@ mod tests {
             assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_err());
         };
         for (register, value) in [
+            (MCR, READY),
             (IER, 0x0f),
             (IER, 0),
             (MCR, LOOPBACK | 0x0a),
-            (MCR, 8),
+            (MCR, LET_THROUGH),
             (IER, RECEIVED),
             (LCR, DIVISOR | 3),
-            (MCR, READY | 8),
+            (MCR, READY | LET_THROUGH),
         ] {
             serial.write(u64::from(register), &[value]);
             waits();
@@ -243,12 +247,12 @@ mod tests {
     fn loopback_takes_no_input_and_its_end_is_told() {
         let (serial, _, written) = port();
         serial.write(INTERRUPTS, &[RECEIVED]);
-        serial.write(MODEM, &[LOOPBACK | READY]);
+        serial.write(MODEM, &[LOOPBACK | READY | LET_THROUGH]);
         assert_eq!(serial.input(b"x"), 0);
         // The guest tests the port, without end: nothing leaves, and nothing grows.
         (0..1000).for_each(|_| serial.write(DATA, b"t"));
         assert!(written.lock().unwrap().is_empty());
-        serial.write(MODEM, &[READY]);
+        serial.write(MODEM, &[READY | LET_THROUGH]);
         assert!(rustix::io::read(serial.room(), &mut [0; 8]).is_ok());
     }
 
