@@ -2,7 +2,17 @@
 //! would understand it without.
 
 use crate::support::Outcome;
-use crate::{bare, shell, small_root};
+use crate::{Executor, on_every_executor, small_root};
+
+on_every_executor! {
+    a_kernel_that_panics,
+    a_triple_fault,
+    a_guest_that_never_boots,
+    a_workload_that_is_out_of_memory,
+    a_guest_that_is_shut_down_from_inside;
+    // QEMU takes what it reads from a device's registers for instructions like any others, and goes on.
+    kvm: what_kvm_cannot_do,
+}
 
 /// The last sentence holds these words, and before it come only lines of the console, `line` among them. The
 /// words of a kernel that panics are among what sbx's own must not be.
@@ -16,47 +26,43 @@ fn told(end: Outcome, words: &[&str], line: &str) {
     assert_eq!(end.err().lines().count(), sentences.len(), "{end}");
 }
 
-#[test]
-fn a_kernel_that_panics() {
+fn a_kernel_that_panics(on: Executor) {
     let root = small_root();
     // The guest's init cannot be killed, but its memory can run out for good.
     let script = "echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero";
-    let end = shell(script).flag("--rootfs", root.path()).flags("--memory 96M").end().status(134);
+    let end =
+        on.shell(script).flag("--rootfs", root.path()).flags("--memory 96M").end().status(134);
     told(end, &["the guest's kernel panicked", "ut of memory"], "Kernel panic - not syncing");
 }
 
-#[test]
-fn a_triple_fault() {
-    let end = bare("fault").args(["--", "/bin/true"]).end().status(134).prints("");
+fn a_triple_fault(on: Executor) {
+    let end = on.bare("fault").args(["--", "/bin/true"]).end().status(134).prints("");
     told(end, &["triple fault"], "about to fault");
 }
 
-#[test]
-fn what_kvm_cannot_do() {
-    let end = bare("nowhere").args(["--", "/bin/true"]).end().status(125).prints("");
+fn what_kvm_cannot_do(on: Executor) {
+    let end = on.bare("nowhere").args(["--", "/bin/true"]).end().status(125).prints("");
     told(end, &["KVM could not go on", "0xd0000100"], "going nowhere");
 }
 
-#[test]
-fn a_guest_that_never_boots() {
-    let run = bare("loop").flags("--timeout 3s").args(["--", "/bin/true"]);
+fn a_guest_that_never_boots(on: Executor) {
+    let run = on.bare("loop").flags("--timeout 3s").args(["--", "/bin/true"]);
     told(run.end().status(124).prints(""), &["--timeout of 3s"], "never booting");
 }
 
 /// The workload alone is killed, and the guest tells.
-#[test]
-fn a_workload_that_is_out_of_memory() {
+fn a_workload_that_is_out_of_memory(on: Executor) {
     let root = small_root();
-    let run = shell("exec tail /dev/zero").flag("--rootfs", root.path()).flags("--memory 96M");
+    let run = on.shell("exec tail /dev/zero").flag("--rootfs", root.path()).flags("--memory 96M");
     run.end().status(137).prints("").says_only(&["out of memory", "96 MiB"]);
 }
 
 /// Whether the machine resets itself or turns itself off, a workload that ends so has done it on purpose.
-#[test]
-fn a_guest_that_is_shut_down_from_inside() {
+fn a_guest_that_is_shut_down_from_inside(on: Executor) {
     let root = small_root();
     for how in ["reboot -f", "poweroff -f"] {
-        let run = shell(&format!("echo written; {how}; sleep 600")).flag("--rootfs", root.path());
+        let run =
+            on.shell(&format!("echo written; {how}; sleep 600")).flag("--rootfs", root.path());
         let end = run.end().status(0).prints("written\n");
         end.says_only(&["shut down from inside"]);
     }

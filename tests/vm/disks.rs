@@ -2,9 +2,18 @@
 //! read-only stays as it was.
 
 use crate::support::{Sbx, tempdir};
-use crate::{make_root, shell};
+use crate::{Executor, make_root, on_every_executor};
 use std::path::Path;
 use std::process::Command;
+
+on_every_executor! {
+    a_disk_keeps_what_is_written,
+    a_read_only_disk_stays_as_it_was,
+    erofs_and_squashfs_are_roots_too,
+    a_second_disk_is_the_next_device,
+    a_disk_is_one_machines,
+    disks_that_are_none,
+}
 
 /// Runs a program that makes an image.
 #[track_caller]
@@ -31,39 +40,36 @@ fn ext4(tree: &str, image: &str) {
     make(&["mkfs.ext4", "-q", "-d", tree, image]);
 }
 
-fn with_disk(script: &str, disk: &str) -> Sbx {
-    shell(script).flag("--disk", disk)
+fn with_disk(on: Executor, script: &str, disk: &str) -> Sbx {
+    on.shell(script).flag("--disk", disk)
 }
 
 fn content(path: &str) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-#[test]
-fn a_disk_keeps_what_is_written() {
+fn a_disk_keeps_what_is_written(on: Executor) {
     let (_dir, tree, image) = tree();
     ext4(&tree, &image);
-    let first = with_disk("cat /data/hello; echo kept > /data/new; exit 3", &image);
+    let first = with_disk(on, "cat /data/hello; echo kept > /data/new; exit 3", &image);
     first.end().status(3).prints("hello\n").silent();
-    with_disk("cat /data/new", &image).end().status(0).prints("kept\n").silent();
+    with_disk(on, "cat /data/new", &image).end().status(0).prints("kept\n").silent();
     // The guest was shut down in order: there is nothing to mend.
     make(&["fsck.ext4", "-f", "-n", &image]);
 }
 
-#[test]
-fn a_read_only_disk_stays_as_it_was() {
+fn a_read_only_disk_stays_as_it_was(on: Executor) {
     let (_dir, tree, image) = tree();
     ext4(&tree, &image);
     let before = content(&image);
     let script = "echo new > /data/new; cat /data/new; dd if=/dev/zero of=/dev/vda count=1 2> /dev/null \
                   || echo refused; sync";
-    let end = with_disk(script, &format!("{image}:ro")).end().status(0).silent();
+    let end = with_disk(on, script, &format!("{image}:ro")).end().status(0).silent();
     end.prints("new\nrefused\n");
     assert!(content(&image) == before, "the image has changed");
 }
 
-#[test]
-fn erofs_and_squashfs_are_roots_too() {
+fn erofs_and_squashfs_are_roots_too(on: Executor) {
     for kind in ["erofs", "squashfs"] {
         let (_dir, tree, image) = tree();
         match kind {
@@ -72,47 +78,45 @@ fn erofs_and_squashfs_are_roots_too() {
         }
         let before = content(&image);
         let script = "cat /data/hello; echo new > /data/hello; cat /data/hello";
-        with_disk(script, &image).end().status(0).prints("hello\nnew\n").silent();
+        with_disk(on, script, &image).end().status(0).prints("hello\nnew\n").silent();
         assert!(content(&image) == before, "the image of {kind} has changed");
     }
 }
 
-#[test]
-fn a_second_disk_is_the_next_device() {
+fn a_second_disk_is_the_next_device(on: Executor) {
     let (dir, tree, image) = tree();
     ext4(&tree, &image);
     let data = dir.path().join("data.img");
     std::fs::write(&data, [b'd'; 8192]).unwrap();
     let data = data.to_str().unwrap();
     let script = "head -c 3 /dev/vdb; printf new | dd of=/dev/vdb conv=notrunc 2> /dev/null";
-    let run = with_disk(script, &image).flag("--disk", data);
+    let run = with_disk(on, script, &image).flag("--disk", data);
     run.end().status(0).prints("ddd").silent();
     assert!(content(data).starts_with(b"newddd"));
     // A root from elsewhere leaves the first disk to be the first device.
     let run =
-        shell("head -c 6 /dev/vda").flag("--rootfs", &tree).flag("--disk", format!("{data}:ro"));
+        on.shell("head -c 6 /dev/vda").flag("--rootfs", &tree).flag("--disk", format!("{data}:ro"));
     run.end().status(0).prints("newddd").silent();
 }
 
-#[test]
-fn a_disk_is_one_machines() {
+fn a_disk_is_one_machines(on: Executor) {
     let (_dir, tree, image) = tree();
     ext4(&tree, &image);
-    let first = with_disk("echo up; sleep 600", &image).start();
+    let first = with_disk(on, "echo up; sleep 600", &image).start();
     first.until("up");
     for disk in [image.clone(), format!("{image}:ro")] {
-        with_disk("true", &disk).end().status(125).says_only(&["in use by another machine"]);
+        with_disk(on, "true", &disk).end().status(125).says_only(&["in use by another machine"]);
     }
     first.signal(rustix::process::Signal::KILL);
     let end = first.end();
     assert!(!end.status.success(), "{end}");
-    with_disk("echo up", &image).end().status(0).prints("up\n");
+    with_disk(on, "echo up", &image).end().status(0).prints("up\n");
 }
 
-#[test]
-fn disks_that_are_none() {
+fn disks_that_are_none(on: Executor) {
     let dir = tempdir();
-    let run = |path: &Path| with_disk("true", path.to_str().unwrap()).end().status(125).prints("");
+    let run =
+        |path: &Path| with_disk(on, "true", path.to_str().unwrap()).end().status(125).prints("");
     run(&dir.path().join("missing")).says_only(&["there is no disk image"]);
     run(dir.path()).says_only(&["disk image"]);
     // What is on it is for the guest to see.

@@ -2,8 +2,17 @@
 //! kept; and that the machine is the one that was asked for.
 
 use crate::support::{Sbx, root, tempdir};
-use crate::{guest, tuned};
+use crate::{Executor, on_every_executor, tuned};
 use std::path::PathBuf;
+
+on_every_executor! {
+    a_tuned_kernel_runs_a_command,
+    a_stock_kernel_runs_a_command,
+    a_packed_kernel_is_unpacked_once,
+    a_kernel_without_the_pvh_entry_is_entered_in_long_mode,
+    the_kernel_is_searched_for_in_order,
+    the_machine_is_as_asked,
+}
 
 /// Debian's cloud kernel, a bzImage with its drivers as modules.
 fn stock() -> PathBuf {
@@ -12,23 +21,19 @@ fn stock() -> PathBuf {
     entries.find(|path| path.to_string_lossy().contains("vmlinuz-")).unwrap()
 }
 
-#[test]
-fn a_tuned_kernel_runs_a_command() {
-    guest("-- /bin/echo hi").end().status(0).prints("hi\n").silent();
+fn a_tuned_kernel_runs_a_command(on: Executor) {
+    on.guest("-- /bin/echo hi").end().status(0).prints("hi\n").silent();
 }
 
-#[test]
-fn a_stock_kernel_runs_a_command() {
-    Sbx::run(stock()).flags("--vm").args(["--", "/bin/echo", "hi"]).end().status(0).prints("hi\n");
+fn a_stock_kernel_runs_a_command(on: Executor) {
+    on.run(stock()).flags("--vm").args(["--", "/bin/echo", "hi"]).end().status(0).prints("hi\n");
 }
 
 /// It is unpacked once, and found again by the next run.
-#[test]
-fn a_packed_kernel_is_unpacked_once() {
+fn a_packed_kernel_is_unpacked_once(on: Executor) {
     let cache = tempdir();
     let kernel = root().join("target/kernel/bzImage");
-    let run =
-        || Sbx::run(&kernel).flags("--vm").args(["--", "/bin/echo", "hi"]).cache(cache.path());
+    let run = || on.run(&kernel).flags("--vm").args(["--", "/bin/echo", "hi"]).cache(cache.path());
     let list = || Sbx::new("cache ls --format json").cache(cache.path()).end().status(0).out();
     run().end().status(0).prints("hi\n").silent();
     let entries = |text: &str| -> Vec<serde_json::Value> {
@@ -43,8 +48,7 @@ fn a_packed_kernel_is_unpacked_once() {
 }
 
 /// A kernel without the PVH note is entered by the 64-bit boot protocol.
-#[test]
-fn a_kernel_without_the_pvh_entry_is_entered_in_long_mode() {
+fn a_kernel_without_the_pvh_entry_is_entered_in_long_mode(on: Executor) {
     let mut image = std::fs::read(tuned()).unwrap();
     let note = [[4u32, 4, 18], [4, 8, 18]].map(|head| {
         let mut note = head.map(u32::to_le_bytes).concat();
@@ -60,12 +64,11 @@ fn a_kernel_without_the_pvh_entry_is_entered_in_long_mode() {
     let dir = tempdir();
     let kernel = dir.path().join("vmlinux");
     std::fs::write(&kernel, image).unwrap();
-    Sbx::run(kernel).flags("--vm").args(["--", "/bin/echo", "hi"]).end().status(0).prints("hi\n");
+    on.run(kernel).flags("--vm").args(["--", "/bin/echo", "hi"]).end().status(0).prints("hi\n");
 }
 
 /// By flag, then by policy, then from the user's data directory.
-#[test]
-fn the_kernel_is_searched_for_in_order() {
+fn the_kernel_is_searched_for_in_order(on: Executor) {
     let (data, policies) = (tempdir(), tempdir());
     let installed = data.path().join("sbx/vmlinux");
     std::fs::create_dir(data.path().join("sbx")).unwrap();
@@ -75,7 +78,7 @@ fn the_kernel_is_searched_for_in_order() {
     let policy = policies.path().join("policy.toml");
     std::fs::write(&policy, format!("[machine]\nkernel = {other:?}\n")).unwrap();
     let program = root().join("target/guests/native/args");
-    let run = || Sbx::run(&program).env("XDG_DATA_HOME", data.path());
+    let run = || on.run(&program).env("XDG_DATA_HOME", data.path());
     let explained = |run: Sbx| {
         let out = run.flags("--explain").end().status(0).silent().out();
         out.lines().find_map(|line| line.strip_prefix("kernel")).unwrap().trim().to_owned()
@@ -89,13 +92,12 @@ fn the_kernel_is_searched_for_in_order() {
     run().end().status(0);
 }
 
-#[test]
-fn the_machine_is_as_asked() {
+fn the_machine_is_as_asked(on: Executor) {
     let script =
         "nproc; grep MemTotal /proc/meminfo; cat /proc/cmdline; cat /proc/sys/kernel/hostname";
     let root = crate::small_root();
     let flags = "--cpus 2 --memory 160M --hostname box --cmdline";
-    let run = crate::shell(script).flag("--rootfs", root.path()).flags(flags);
+    let run = on.shell(script).flag("--rootfs", root.path()).flags(flags);
     // The value of the last flag.
     let end = run.flags("sbx.word=1").end().status(0).silent();
     let out = end.out();

@@ -2,19 +2,32 @@
 //! none.
 
 use crate::support::{is_root, skipped};
-use crate::{shell, small_root};
+use crate::{Executor, on_every_executor, small_root};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 
-/// A TAP interface of the host's, with the address 10.213.7.1/24.
-struct Tap(&'static str);
+on_every_executor! {
+    the_guest_reaches_the_host_and_is_reached,
+    without_it_there_is_only_loopback,
+}
+
+/// A TAP interface of the host's, with the first address of a network. Two tests may run at once.
+struct Tap {
+    name: &'static str,
+    /// The first three bytes of the network's addresses.
+    net: &'static str,
+}
 
 impl Tap {
-    fn new(name: &'static str) -> Self {
-        let tap = Self(name);
+    fn new(on: Executor) -> Self {
+        let tap = match on {
+            Executor::Kvm => Self { name: "sbxtest0", net: "10.213.7" },
+            Executor::Tcg => Self { name: "sbxtest1", net: "10.213.8" },
+        };
+        let Self { name, net } = tap;
         tap.ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
-        tap.ip(&["address", "add", "10.213.7.1/24", "dev", name]);
+        tap.ip(&["address", "add", &format!("{net}.1/24"), "dev", name]);
         tap.ip(&["link", "set", name, "up"]);
         tap
     }
@@ -29,22 +42,22 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        self.ip(&["link", "delete", self.0]);
+        self.ip(&["link", "delete", self.name]);
     }
 }
 
-#[test]
-fn the_guest_reaches_the_host_and_is_reached() {
+fn the_guest_reaches_the_host_and_is_reached(on: Executor) {
     if !is_root() {
         return skipped("only root can make a TAP interface");
     }
-    let tap = Tap::new("sbxtest0");
-    let listener = TcpListener::bind("10.213.7.1:0").unwrap();
+    let tap = Tap::new(on);
+    let Tap { name, net } = tap;
+    let listener = TcpListener::bind(format!("{net}.1:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     let root = small_root();
-    let script = format!("echo hello | nc 10.213.7.1 {port}; cat /sys/class/net/eth0/operstate");
-    let run = shell(&script).flag("--rootfs", root.path());
-    let net = format!("tap={},ip=10.213.7.2/24,gateway=10.213.7.1", tap.0);
+    let script = format!("echo hello | nc {net}.1 {port}; cat /sys/class/net/eth0/operstate");
+    let run = on.shell(&script).flag("--rootfs", root.path());
+    let interface = format!("tap={name},ip={net}.2/24,gateway={net}.1");
     let server = std::thread::spawn(move || {
         let (mut stream, from) = listener.accept().unwrap();
         let mut line = [0; 6];
@@ -52,16 +65,15 @@ fn the_guest_reaches_the_host_and_is_reached() {
         stream.write_all(b"welcome\n").unwrap();
         (from.ip().to_string(), line)
     });
-    run.flag("--net", net).end().status(0).prints("welcome\nup\n").silent();
-    assert_eq!(server.join().unwrap(), ("10.213.7.2".to_owned(), *b"hello\n"));
-    let lost = shell("true").flag("--rootfs", root.path()).flags("--net tap=nosuchtap0");
+    run.flag("--net", interface).end().status(0).prints("welcome\nup\n").silent();
+    assert_eq!(server.join().unwrap(), (format!("{net}.2"), *b"hello\n"));
+    let lost = on.shell("true").flag("--rootfs", root.path()).flags("--net tap=nosuchtap0");
     let end = lost.end().status(125);
     end.says_only(&["nosuchtap0"]);
 }
 
-#[test]
-fn without_it_there_is_only_loopback() {
+fn without_it_there_is_only_loopback(on: Executor) {
     let root = small_root();
-    let run = shell("ls /sys/class/net; cat /sys/class/net/lo/operstate");
+    let run = on.shell("ls /sys/class/net; cat /sys/class/net/lo/operstate");
     run.flag("--rootfs", root.path()).end().status(0).prints("lo\nunknown\n").silent();
 }

@@ -2,17 +2,25 @@
 //! terminal is as before in the end. The terminal is script(1)'s.
 
 use crate::support::{Outcome, Sbx, tempdir};
-use crate::{small_root, tuned};
+use crate::{Executor, on_every_executor, small_root, tuned};
 use std::path::Path;
+
+on_every_executor! {
+    the_size_is_the_callers_and_follows_it,
+    keys_are_the_guests,
+    the_terminal_is_as_before,
+    without_tty_there_is_none,
+}
 
 /// Runs `line` on a terminal of 77 columns and 33 lines that is recorded in `$OUT`; `$SBX` runs `script`
 /// in the guest, with what is behind it before `--rootfs`.
-fn on_terminal(line: &str, script: &str, keys: &str) -> Outcome {
+fn on_terminal(on: Executor, line: &str, script: &str, keys: &str) -> Outcome {
     let (root, dir) = (small_root(), tempdir());
     let run = dir.path().join("run");
     let command = format!(
-        "#!/bin/sh\nexec {} run --kernel {} --rootfs {} \"$@\" /bin/sh -c '{script}'\n",
+        "#!/bin/sh\nexec {} run {} --kernel {} --rootfs {} \"$@\" /bin/sh -c '{script}'\n",
         env!("CARGO_BIN_EXE_sbx"),
+        on.flags(),
         tuned().display(),
         root.path().display(),
     );
@@ -37,45 +45,41 @@ fn until(text: &str) -> String {
     format!("until grep -qs {text} \"$OUT\"; do sleep 0.1; done")
 }
 
-#[test]
-fn the_size_is_the_callers_and_follows_it() {
+fn the_size_is_the_callers_and_follows_it(on: Executor) {
     let script =
         r#"trap "stty size; exit 5" WINCH; test -t 1 && stty size; while :; do sleep 1; done"#;
     let line = format!(r#""$SBX" -t & {}; stty cols 100 rows 40; wait $!"#, until("\"33 77\""));
-    let end = on_terminal(&line, script, ":").status(5);
+    let end = on_terminal(on, &line, script, ":").status(5);
     // Both terminals end lines, for the caller's is raw only with -i.
     assert_eq!(end.out().replace('\r', ""), "33 77\n40 100\n", "{end}");
 }
 
 /// ^C is the guest's: its program there is interrupted, not sbx.
-#[test]
-fn keys_are_the_guests() {
+fn keys_are_the_guests(on: Executor) {
     let script = r#"echo begun; sleep 600; echo "ended $?"; read line; echo "<$line>"; exit 6"#;
     let keys = format!(r"{}; printf '\003'; {}; printf 'typed\n'", until("begun"), until("ended"));
     // A shell that is interrupted together with its child goes on only if it says so.
     let script = format!("trap : INT; {script}");
-    let end = on_terminal(r#"exec "$SBX" -i -t"#, &script, &keys).status(6);
+    let end = on_terminal(on, r#"exec "$SBX" -i -t"#, &script, &keys).status(6);
     assert!(end.out().contains("ended 130"), "{end}");
     assert!(end.out().contains("<typed>"), "{end}");
 }
 
 /// However sbx ends.
-#[test]
-fn the_terminal_is_as_before() {
+fn the_terminal_is_as_before(on: Executor) {
     let compare = r#"stty -a > "$DIR/after"; cmp "$DIR/before" "$DIR/after" && exit 9"#;
     let line = format!(r#"stty -a > "$DIR/before"; "$SBX" -i -t; {compare}"#);
-    on_terminal(&line, "exit 4", ":").status(9);
+    on_terminal(on, &line, "exit 4", ":").status(9);
     let line = format!(
         r#"stty -a > "$DIR/before"; "$SBX" -i -t < /dev/tty & {}; kill -TERM $!; wait $!; {compare}"#,
         until("begun")
     );
-    let end = on_terminal(&line, "echo begun; exec sleep 600", ":");
+    let end = on_terminal(on, &line, "echo begun; exec sleep 600", ":");
     end.status(9).prints("begun\r\n");
 }
 
 /// Without -t there is no terminal, wherever sbx runs.
-#[test]
-fn without_tty_there_is_none() {
+fn without_tty_there_is_none(on: Executor) {
     let script = "for i in 0 1 2; do test -t $i && echo $i; done; echo none";
-    on_terminal(r#"exec "$SBX" -i"#, script, ":").status(0).prints("none\r\n");
+    on_terminal(on, r#"exec "$SBX" -i"#, script, ":").status(0).prints("none\r\n");
 }

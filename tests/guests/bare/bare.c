@@ -15,12 +15,12 @@ typedef unsigned long u64;
 
 #define SERIAL 0x3f8
 #define KEYBOARD 0x64
-#define RESET 0xfe
 
-#define DEVICES 0xd0000000UL
-#define DEVICE_SIZE 0x1000UL
 #define DEVICES_MAX 24
 #define MAGIC 0x74726976
+
+/* Where the virtio devices are: on sbx's own board around KVM, and on QEMU's microvm. */
+static const struct board { u64 devices, device_size; } kvm = {0xd0000000, 0x1000}, microvm = {0xfeb00000, 0x200};
 
 /* Registers of virtio over MMIO (virtio 1.2, 4.2.2). */
 enum {
@@ -134,9 +134,10 @@ static void write_any(u64 device) {
 }
 
 static void attack_devices(void) {
+    struct board board = peek(kvm.devices, 0) == MAGIC ? kvm : microvm;
     for (u32 round = 0; round < 40; round++)
         for (u64 i = 0; i < DEVICES_MAX; i++) {
-            u64 device = DEVICES + i * DEVICE_SIZE;
+            u64 device = board.devices + i * board.device_size;
             if (peek(device, 0) != MAGIC)
                 continue;
             fill_rings();
@@ -158,6 +159,12 @@ static void attack_ports(void) {
         outb((u16)(SERIAL + garbage() % 8), (u8)garbage());
 }
 
+/* What resets one board is nothing on the other. */
+static void reset(void) {
+    outb(KEYBOARD, 0xfe);
+    *(volatile u8 *)0xfea00202UL = 0x42;
+}
+
 static int is(const char *order, const char *name) {
     while (*name && *order == *name)
         order++, name++;
@@ -171,7 +178,7 @@ static void obey(const char *order) {
         __asm__ volatile("lidt %0; ud2" : : "m"(none));
     } else if (is(order, "nowhere")) {
         say("going nowhere\n");
-        ((void (*)(void))(DEVICES + 0x100))();
+        ((void (*)(void))(kvm.devices + 0x100))();
     } else if (is(order, "loop")) {
         say("never booting\n");
         for (;;)
@@ -182,7 +189,7 @@ static void obey(const char *order) {
         attack_ports();
     }
     say("\ndone\n");
-    outb(KEYBOARD, RESET);
+    reset();
 }
 
 __attribute__((used)) static void begin(const u8 *parameters) {
