@@ -6,6 +6,7 @@
 #![no_main]
 
 mod args;
+mod attach;
 mod cache;
 mod compile;
 mod completions;
@@ -77,6 +78,7 @@ fn sandbox(verb: Verb) -> anyhow::Result<u8> {
         Verb::Start(args) => start::start(&args),
         Verb::Ps(args) => ps::ps(&args),
         Verb::Logs(args) => logs::logs(&args),
+        Verb::Attach(args) => attach::attach(&args),
         Verb::Stop(args) => stop::stop(&args),
         Verb::Kill(args) => kill::kill(&args),
         Verb::Pause(args) => pause::pause(&args),

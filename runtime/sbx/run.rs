@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use sbx_core::policy::Policy;
 use sbx_core::route::{HEAD, Kind, route};
-use sbx_core::{Error, Lifecycle, Spec};
+use sbx_core::{Lifecycle, Spec};
 use sbx_host::workload;
 use sbx_supervisor::{Restart, Store};
 use sbx_vmm::VmBackend;
@@ -14,22 +14,16 @@ use std::path::Path;
 use crate::args::sandbox::KeepArgs;
 use crate::args::{GrantArgs, RunArgs, parse_env};
 use crate::progress::Spinner;
-use crate::{print, sandbox};
+use crate::{attach, print, sandbox};
 
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
     let (explain, quiet) = (args.explain, args.quiet);
-    if args.detach && !explain {
-        return detached(args);
+    if !explain && (args.detach || is_kept(&args.keep)) {
+        return kept(args);
     }
     let wasm =
         WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::new(quiet)) };
-    let (spec, keep) = spec(args)?;
-    if let Some(flag) = only_kept(&keep) {
-        return Err(Error::Refused(format!(
-            "{flag} is about a sandbox that is kept; run it in the background with -d"
-        ))
-        .into());
-    }
+    let (spec, _) = spec(args)?;
     let mut room = [0; HEAD];
     let route = route(&spec, workload::head(&spec.workload, &mut room));
     if explain {
@@ -54,32 +48,42 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     Ok(exit.status())
 }
 
-/// Runs it in the background.
-fn detached(args: RunArgs) -> Result<u8> {
+/// Runs it as a sandbox that is kept: in the background, or with the caller attached.
+fn kept(args: RunArgs) -> Result<u8> {
+    let detach = args.detach;
     let (spec, keep) = spec(args)?;
     let store = Store::open()?;
     let (entry, lock) = sandbox::keep(&store, spec, keep)?;
-    if let Err(e) = sandbox::start(&store, &entry, lock) {
-        if let Ok(Some(lock)) = entry.try_lock() {
-            store.remove(&entry, lock)?;
+    let begun = if detach {
+        sandbox::start(&store, &entry, lock).map(|()| None).map_err(anyhow::Error::from)
+    } else {
+        attach::start(&store, &entry, lock, true).map(Some)
+    };
+    match begun {
+        Ok(Some(status)) => Ok(status),
+        Ok(None) => {
+            print::answer(format_args!("{}\n", entry.id()))?;
+            Ok(0)
         }
-        return Err(e.into());
+        Err(e) => {
+            // One that never began is as if it had not been asked for.
+            let never = entry.status().is_ok_and(|status| status.started.is_none());
+            if let (true, Ok(Some(lock))) = (never, entry.try_lock()) {
+                store.remove(&entry, lock)?;
+            }
+            Err(e)
+        }
     }
-    print::answer(format_args!("{}\n", entry.id()))?;
-    Ok(0)
 }
 
-/// A flag that means nothing to a sandbox of which nothing is kept. `--rm` asks for just that.
-fn only_kept(keep: &KeepArgs) -> Option<&'static str> {
+/// Whether anything is to be kept of a sandbox in the foreground. `--rm` asks for just the opposite.
+fn is_kept(keep: &KeepArgs) -> bool {
     let KeepArgs { name, labels, rm: _, cidfile, restart, log_size } = keep;
-    let set = [
-        ("--name", name.is_some()),
-        ("--label", !labels.is_empty()),
-        ("--cidfile", cidfile.is_some()),
-        ("--restart", *restart != Restart::No),
-        ("--log-size", log_size.is_some()),
-    ];
-    set.into_iter().find_map(|(flag, set)| set.then_some(flag))
+    name.is_some()
+        || !labels.is_empty()
+        || cidfile.is_some()
+        || *restart != Restart::No
+        || log_size.is_some()
 }
 
 fn notice(text: &str) {

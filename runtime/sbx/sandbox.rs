@@ -37,13 +37,6 @@ pub(crate) fn prepare(config: &Config) -> sbx_core::Result<Lifecycle> {
 /// Makes a sandbox of what was asked, and holds its lock.
 pub(crate) fn keep(store: &Store, mut spec: Spec, keep: KeepArgs) -> Result<(Entry, Lock)> {
     let KeepArgs { name, labels, rm, cidfile, restart, log_size } = keep;
-    if spec.stdin || spec.tty {
-        return Err(Error::Refused(
-            "a sandbox in the background has neither an input nor a terminal yet; leave -i and -t out"
-                .into(),
-        )
-        .into());
-    }
     let kind = kind_of(&spec);
     let mut accelerator = None;
     if kind == Kind::Vm {

@@ -1,16 +1,33 @@
 //! `sbx start`: begins what was created, or begins what has ended anew.
 
 use anyhow::Result;
+use sbx_core::Error;
+use sbx_supervisor::Store;
 
-use crate::args::sandbox::Names;
-use crate::sandbox;
+use crate::args::sandbox::StartArgs;
+use crate::{attach, sandbox};
 
-pub(crate) fn start(args: &Names) -> Result<u8> {
-    sandbox::each(&args.names, |store, entry| {
+pub(crate) fn start(args: &StartArgs) -> Result<u8> {
+    if args.attach || args.interactive {
+        return attached(args);
+    }
+    sandbox::each(&args.names.names, |store, entry| {
         // As in docker, one that runs already is as was asked.
         if let Some(lock) = entry.try_lock()? {
             sandbox::start(store, entry, lock)?;
         }
         Ok(None)
     })
+}
+
+fn attached(args: &StartArgs) -> Result<u8> {
+    let [name] = args.names.names.as_slice() else {
+        return Err(Error::Refused("one can be attached to one sandbox at a time".into()).into());
+    };
+    let store = Store::open()?;
+    let entry = store.find(name)?;
+    match entry.try_lock()? {
+        Some(lock) => attach::start(&store, &entry, lock, args.interactive),
+        None => Err(Error::Refused("it runs already; attach to it with: sbx attach".into()).into()),
+    }
 }

@@ -93,6 +93,14 @@ impl Signals {
         Self::take(FORWARDED.into_iter())
     }
 
+    /// Takes over those, and the news that the window's size has changed.
+    ///
+    /// # Errors
+    /// When the host has no more descriptors.
+    pub fn of_attached() -> Result<Self> {
+        Self::take(FORWARDED.into_iter().chain([WINDOW]))
+    }
+
     fn take(signals: impl Iterator<Item = i32>) -> Result<Self> {
         let mut set = std::mem::MaybeUninit::uninit();
         // SAFETY: the pointer is valid for writing a set, which the call initializes.

@@ -51,12 +51,14 @@ pub(crate) enum Verb {
     /// Make a sandbox, to be started later, and print its identification
     Create(Box<CreateArgs>),
     /// Start sandboxes that do not run
-    Start(Names),
+    Start(StartArgs),
     /// List sandboxes
     #[command(visible_alias = "ls")]
     Ps(PsArgs),
     /// Print what a workload has written
     Logs(LogsArgs),
+    /// Make a workload's standard streams the caller's; with a terminal, Ctrl-P Ctrl-Q detaches
+    Attach(AttachArgs),
     /// End sandboxes: by a signal, and by SIGKILL if that does not end them in time
     Stop(StopArgs),
     /// Send the workload a signal
@@ -94,6 +96,29 @@ pub(crate) struct Names {
     /// Names, identifications, or beginnings of these
     #[arg(required = true, value_name = "SANDBOX")]
     pub(crate) names: Vec<String>,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Be attached to it from its first byte on, and end with its exit status; one sandbox only
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// With --attach: pass standard input on, if it was made for that
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    #[command(flatten)]
+    pub(crate) names: Names,
+}
+
+/// `attach`.
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Pass no standard input on
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Its name or identification
+    pub(crate) sandbox: String,
 }
 
 /// `ps`.

@@ -6,7 +6,7 @@
 use rustix::fs::{Mode, OFlags};
 use sbx_core::{Error, Exit, Result};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -35,6 +35,9 @@ pub enum Request {
     Resume,
     /// To tell when it has ended. Answered then.
     Wait,
+    /// To show what the workload writes from here on, and take its input: behind the answer, both sides
+    /// speak in [`crate::frame::Frame`]s.
+    Attach,
 }
 
 /// What a supervisor answers.
@@ -82,6 +85,11 @@ pub(crate) fn listen(entry: &Entry) -> Result<UnixListener> {
 /// # Errors
 /// When it refuses, or cannot be spoken with.
 pub fn ask(entry: &Entry, request: &Request) -> Result<Option<Reply>> {
+    Ok(converse(entry, request)?.map(|(reply, _)| reply))
+}
+
+/// The same, and the connection behind the answer.
+pub(crate) fn converse(entry: &Entry, request: &Request) -> Result<Option<(Reply, UnixStream)>> {
     let failed = |e: serde_json::Error| {
         Error::host(format!("speak with the supervisor of sandbox {}", short(entry.id())), e)
     };
@@ -91,15 +99,19 @@ pub fn ask(entry: &Entry, request: &Request) -> Result<Option<Reply>> {
     if stream.write_all(&text).is_err() {
         return Ok(None);
     }
-    let mut line = Vec::new();
-    let mut answer = BufReader::new(stream).take(LINE_MAX as u64);
-    // A supervisor that ends without an answer was killed.
-    if answer.read_until(b'\n', &mut line).is_err() || line.is_empty() {
-        return Ok(None);
+    // A byte at a time: what is behind the line is not the answer's.
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < LINE_MAX && !line.ends_with(b"\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => line.push(byte[0]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            // A supervisor that ends without an answer was killed.
+            _ => return Ok(None),
+        }
     }
     match serde_json::from_slice(&line).map_err(failed)? {
         Reply::Refused(why) => Err(Error::Refused(why)),
-        reply => Ok(Some(reply)),
+        reply => Ok(Some((reply, stream))),
     }
 }
 

@@ -10,7 +10,9 @@
 //! [`sbx_core::Lifecycle`].
 #![forbid(unsafe_code)]
 
+pub mod attach;
 pub mod control;
+pub mod frame;
 pub mod log;
 mod names;
 pub mod record;

@@ -13,7 +13,7 @@
 //!               exited                     a user's `stop` or `kill` ends that too
 //! ```
 //!
-//! Not here: attaching to the workload's streams, further processes in it, and what it uses.
+//! Not here: further processes in the sandbox, and what it uses.
 
 mod clients;
 mod streams;
@@ -22,16 +22,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sbx_core::{Error, Exit, Lifecycle, Result, Signal};
 use sbx_host::process;
-use sbx_host::signals::Signals;
+use sbx_host::signals::{self, Signals};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use crate::Time;
 use crate::control::{self, Reply, Request};
+use crate::frame::{End, Frame};
 use crate::log::{self, Stream};
 use crate::record::{Config, State, Status};
 use crate::store::{Entry, Lock, Store};
@@ -43,6 +44,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A workload that ran so long has worked, and the next delay is the first again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
+/// How long those who wait may take to read what is theirs, once all is over.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long what the workload wrote last may take to be read once it has ended.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
@@ -61,10 +64,25 @@ enum Report {
 /// # Errors
 /// Why it could not begin; there is no supervisor then.
 pub fn start(store: &Store, entry: &Entry, lock: Lock, make: Make<'_>) -> Result<()> {
+    start_attached(store, entry, lock, make, None)
+}
+
+/// The same, for one who is attached before the workload writes its first byte, and for whom it waits
+/// when it writes faster than is read: the other end of `attached` is for [`crate::attach`].
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_attached(
+    store: &Store,
+    entry: &Entry,
+    lock: Lock,
+    make: Make<'_>,
+    attached: Option<UnixStream>,
+) -> Result<()> {
     let config = entry.config()?;
     let mut report = process::background(|report| {
         let mut report = File::from(report);
-        let begun = Supervisor::begin(entry, &config, &lock, make, &report);
+        let begun = Supervisor::begin(entry, &config, &lock, make, &report, attached);
         let said = match &begun {
             Ok(_) => Report::Started,
             Err(e) => Report::Failed { status: e.status(), why: e.to_string() },
@@ -100,6 +118,7 @@ enum Source {
     Requests,
     Output(Stream),
     Client(usize),
+    Input,
 }
 
 struct Supervisor<'a> {
@@ -134,6 +153,7 @@ impl<'a> Supervisor<'a> {
         lock: &'a Lock,
         make: Make<'a>,
         report: &File,
+        attached: Option<UnixStream>,
     ) -> Result<Self> {
         std::env::set_current_dir(&config.cwd)
             .map_err(|e| Error::host(format!("go to {}", config.cwd.display()), e))?;
@@ -142,9 +162,11 @@ impl<'a> Supervisor<'a> {
         let listener = control::listen(entry)?;
         listener.set_nonblocking(true).map_err(|e| Error::host("listen for requests", e))?;
         let signals = Signals::of_callers()?;
-        let mut streams = Streams::new()?;
+        let mut streams = Streams::new(&config.spec)?;
+        let mut clients = Clients::default();
+        attached.into_iter().for_each(|stream| clients.add_attached(stream));
         let mut private = vec![lock.as_fd(), report.as_fd(), listener.as_fd(), signals.as_fd()];
-        private.extend(log.files());
+        private.extend(log.files().chain(clients.files()));
         streams.start(&mut lifecycle, &private)?;
         // Everything that the caller has named is open.
         let _ = std::env::set_current_dir("/");
@@ -168,7 +190,7 @@ impl<'a> Supervisor<'a> {
             ended,
             signals,
             listener,
-            clients: Clients::default(),
+            clients,
             kill_at: None,
             ended_by_user: false,
             begun: Instant::now(),
@@ -197,6 +219,7 @@ impl<'a> Supervisor<'a> {
                     Source::Output(stream) => self.keep(stream),
                     Source::Requests => self.clients.accept(&self.listener),
                     Source::Client(index) => self.hear(index),
+                    Source::Input => self.streams.write_input(),
                     Source::Signals => self.pass_on(),
                     Source::End => {}
                 }
@@ -217,11 +240,30 @@ impl<'a> Supervisor<'a> {
                 break;
             }
             self.clients.tidy();
+            self.take_input();
         }
         let written = self.entry.write(&self.status).is_ok();
-        let exit = self.status.exit.clone().unwrap_or(Exit::Code(0));
-        self.clients.tell_all(&Reply::Ended(exit));
+        self.say_goodbye();
         written
+    }
+
+    /// Tells all who wait of the end, and waits a while for them to read what is theirs.
+    fn say_goodbye(&mut self) {
+        let exit = self.status.exit.clone().unwrap_or(Exit::Code(0));
+        let end = End { exit: exit.clone(), notes: self.lifecycle.notes().to_vec() };
+        self.clients.tell_end(&Reply::Ended(exit), &Frame::End(end));
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.clients.are_owed() && Instant::now() < deadline {
+            let interests = self.clients.interests().filter(|(.., write)| *write);
+            let (indices, mut files): (Vec<_>, Vec<_>) = interests
+                .map(|(index, file, ..)| (index, PollFd::from_borrowed_fd(file, PollFlags::OUT)))
+                .unzip();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let _ = poll(&mut files, Timespec::try_from(left).ok().as_ref());
+            for index in indices {
+                let _ = self.clients.hear(index);
+            }
+        }
     }
 
     /// Whether the workload has ended; one that can no longer be asked about has.
@@ -242,13 +284,21 @@ impl<'a> Supervisor<'a> {
             sources.push(Source::End);
             files.push(PollFd::new(ended, PollFlags::IN));
         }
-        for (stream, file) in self.streams.open() {
+        let output = self.streams.open().filter(|_| !self.clients.hold_output());
+        for (stream, file) in output {
             sources.push(Source::Output(stream));
             files.push(PollFd::from_borrowed_fd(file, PollFlags::IN));
         }
-        for (index, client) in self.clients.files() {
+        if let Some(input) = self.streams.input_waits() {
+            sources.push(Source::Input);
+            files.push(PollFd::from_borrowed_fd(input, PollFlags::OUT));
+        }
+        for (index, client, read, write) in self.clients.interests() {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, read);
+            flags.set(PollFlags::OUT, write);
             sources.push(Source::Client(index));
-            files.push(PollFd::from_borrowed_fd(client, PollFlags::IN));
+            files.push(PollFd::from_borrowed_fd(client, flags));
         }
         let times = [self.lifecycle.deadline(), self.kill_at, self.restart_at];
         let left = times.into_iter().flatten().min().map(|at| {
@@ -262,8 +312,34 @@ impl<'a> Supervisor<'a> {
     }
 
     fn keep(&mut self, stream: Stream) {
-        let Self { streams, log, .. } = self;
-        streams.read(stream, |bytes| log.write(stream, bytes));
+        let Self { streams, log, clients, .. } = self;
+        streams.read(stream, |bytes| {
+            log.write(stream, bytes);
+            clients.show(stream, bytes);
+        });
+    }
+
+    /// Takes what those who are attached have typed, as far as the workload has room.
+    fn take_input(&mut self) {
+        let attached: Vec<_> = self.clients.interests().map(|(index, ..)| index).collect();
+        for index in attached {
+            while let Some(frame) = self.clients.next_frame(index, self.streams.input_room()) {
+                match frame {
+                    Frame::Input(bytes) => self.streams.take_input(&bytes),
+                    Frame::InputEnd => self.streams.end_input(),
+                    Frame::Size(columns, lines) => {
+                        self.streams.resize(columns, lines);
+                        let _ = self.lifecycle.kill(Signal(signals::WINDOW));
+                    }
+                    Frame::Signal(number) => {
+                        self.ended_by_user = true;
+                        self.signal(number);
+                    }
+                    // These are not for us.
+                    Frame::Output(_) | Frame::Error(_) | Frame::End(_) => {}
+                }
+            }
+        }
     }
 
     /// A signal to the supervisor is one to the workload, and its sender's wish that it end.
@@ -288,6 +364,7 @@ impl<'a> Supervisor<'a> {
         let Some(request) = self.clients.hear(index) else { return };
         let reply = match request {
             Request::Wait => return self.clients.await_end(index),
+            Request::Attach => return self.clients.attach(index),
             Request::Stop { signal, grace } => {
                 self.ended_by_user = true;
                 self.signal(signal);
@@ -334,8 +411,11 @@ impl<'a> Supervisor<'a> {
     fn take_down(&mut self, exit: Exit) {
         self.ended = None;
         self.kill_at = None;
-        let Self { streams, log, .. } = self;
-        streams.finish(LAST_OUTPUT, |stream, bytes| log.write(stream, bytes));
+        let Self { streams, log, clients, .. } = self;
+        streams.finish(LAST_OUTPUT, |stream, bytes| {
+            log.write(stream, bytes);
+            clients.show(stream, bytes);
+        });
         self.status.process = None;
         self.status.finished = Some(Time::now());
         self.status.notes = self.lifecycle.notes().to_vec();
@@ -377,10 +457,10 @@ impl<'a> Supervisor<'a> {
     fn try_start_again(&mut self) -> Result<()> {
         let _ = std::env::set_current_dir(&self.config.cwd);
         self.lifecycle = (self.make)(self.config)?;
-        let clients: Vec<_> = self.clients.files().map(|(_, file)| file).collect();
         let own = [self.lock.as_fd(), self.listener.as_fd(), self.signals.as_fd()];
-        let private: Vec<_> = own.into_iter().chain(self.log.files()).chain(clients).collect();
-        let mut streams = Streams::new()?;
+        let private: Vec<_> =
+            own.into_iter().chain(self.log.files()).chain(self.clients.files()).collect();
+        let mut streams = Streams::new(&self.config.spec)?;
         streams.start(&mut self.lifecycle, &private)?;
         self.streams = streams;
         let _ = std::env::set_current_dir("/");
