@@ -24,7 +24,7 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<u8> {
         // Looked at before the log, lest what is written last be missed.
         let alive = is_alive(&entry);
         let mut any = false;
-        while let Some(line) = reader.next()? {
+        while let Some(line) = reader.next_line()? {
             show(&line, args.timestamps)?;
             any = true;
         }

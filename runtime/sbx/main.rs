@@ -12,6 +12,7 @@ mod compile;
 mod completions;
 mod create;
 mod doctor;
+mod exec;
 mod inspect;
 mod kill;
 mod logs;
@@ -79,6 +80,7 @@ fn sandbox(verb: Verb) -> anyhow::Result<u8> {
         Verb::Ps(args) => ps::ps(&args),
         Verb::Logs(args) => logs::logs(&args),
         Verb::Attach(args) => attach::attach(&args),
+        Verb::Exec(args) => exec::exec(*args),
         Verb::Stop(args) => stop::stop(&args),
         Verb::Kill(args) => kill::kill(&args),
         Verb::Pause(args) => pause::pause(&args),

@@ -156,7 +156,7 @@ fn read_env_file(path: &Path) -> Result<Vec<Variable>> {
 }
 
 /// Takes the values of variables that are passed on; the last word on each name counts.
-fn resolve(variables: Vec<Variable>) -> Vec<(OsString, OsString)> {
+pub(crate) fn resolve(variables: Vec<Variable>) -> Vec<(OsString, OsString)> {
     let mut resolved: Vec<(OsString, OsString)> = Vec::new();
     for (name, value) in variables {
         let Some(value) = value.or_else(|| std::env::var_os(&name)) else { continue };

@@ -102,6 +102,20 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The process that it is about, if it is about one.
+    pub fn process(&self) -> Option<u32> {
+        match self {
+            Self::Ready | Self::Failed(_) => None,
+            Self::Started { id }
+            | Self::NotStarted { id, .. }
+            | Self::Output { id, .. }
+            | Self::StdinRoom { id }
+            | Self::Exited { id, .. } => Some(*id),
+        }
+    }
+}
+
 /// What is between host and guest for one output. The three always add up to [`WINDOW`].
 #[derive(Debug)]
 struct Incoming {

@@ -5,12 +5,20 @@
 //! the address space that makes them, so that the child makes them. The child never returns, and nothing
 //! of the machine outlives it.
 
-use sbx_core::{Backend, Ending, Error, Exit, Limits, Result, Sandbox, Signal, Spec, Waited};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg,
+};
+use sbx_core::{
+    Backend, Command, Ending, Error, Exit, Limits, Result, Sandbox, Signal, Spec, Waited,
+};
 use sbx_host::landlock::{self, Reachable};
 use sbx_host::signals::{self, LAST_WORDS, Signals};
 use sbx_host::terminal::Raw;
 use sbx_host::{Cgroup, Process, ProcessLimits};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,10 +65,29 @@ impl Backend for VmBackend {
         let screen = plan.task.as_ref().map_or(spec.tty, |task| task.process.terminal.is_some());
         let raw = screen.then_some(if plan.stdin { Raw::keys } else { Raw::screen } as _);
         let emulated = matches!(accelerator, Accelerator::Tcg(_));
-        let prepared = Prepared { plan, executor: accelerator.executor(), times: None };
+        let agent = plan.task.is_some();
+        let (orders, taken) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|e| Error::host("make a way to the machine", e))?;
+        let orders = agent.then_some(orders);
+        let executor = accelerator.executor();
+        let prepared = Prepared { plan, executor, orders: taken, times: None };
         let (prepared, times) = (Some(prepared), self.times);
         let (process, terminal) = (None, None);
-        Ok(Box::new(VmSandbox { times, emulated, prepared, cgroup, raw, process, terminal }))
+        Ok(Box::new(VmSandbox {
+            times,
+            emulated,
+            prepared,
+            orders,
+            cgroup,
+            raw,
+            process,
+            terminal,
+        }))
     }
 }
 
@@ -93,6 +120,8 @@ fn enforceable(limits: &Limits) -> Result<()> {
 struct Prepared {
     plan: Plan,
     executor: Box<dyn Executor>,
+    /// Where further processes are asked for.
+    orders: OwnedFd,
     /// Processor time of sbx until it forked, if times are told.
     times: Option<Duration>,
 }
@@ -102,6 +131,8 @@ struct VmSandbox {
     /// Whether the processors are those of another process.
     emulated: bool,
     prepared: Option<Prepared>,
+    /// Where further processes are asked for, of a guest that has an agent.
+    orders: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     /// How the caller's terminal becomes the guest's, if it does.
     raw: Option<fn() -> Option<Raw>>,
@@ -134,7 +165,10 @@ impl Sandbox for VmSandbox {
         let mut prepared = prepared;
         prepared.times = self.times.then(times::cpu_time);
         let run = || prepared.run();
-        self.process = Some(Process::spawn(&limits, self.cgroup.take(), private, run)?);
+        // Our end of what the machine has the other of.
+        let private: Vec<_> =
+            private.iter().copied().chain(self.orders.iter().map(AsFd::as_fd)).collect();
+        self.process = Some(Process::spawn(&limits, self.cgroup.take(), &private, run)?);
         self.terminal = self.raw.and_then(|enter| enter());
         Ok(())
     }
@@ -145,6 +179,22 @@ impl Sandbox for VmSandbox {
 
     fn ended(&self) -> Result<OwnedFd> {
         self.running()?.ended()
+    }
+
+    fn exec(&mut self, command: &Command, connection: UnixStream) -> Result<()> {
+        let orders = self.orders.as_ref().ok_or_else(|| {
+            Error::Refused(
+                "with --initrd there is no init of sbx's in the guest that could run it".into(),
+            )
+        })?;
+        let failed = |e: std::io::Error| Error::host("ask the machine for a process", e);
+        let text = serde_json::to_vec(command).map_err(|e| failed(e.into()))?;
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut files = SendAncillaryBuffer::new(&mut space);
+        let file = [connection.as_fd()];
+        files.push(SendAncillaryMessage::ScmRights(&file));
+        let sent = sendmsg(orders, &[IoSlice::new(&text)], &mut files, SendFlags::DONTWAIT);
+        sent.map(drop).map_err(|e| failed(e.into()))
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
@@ -218,7 +268,8 @@ impl Prepared {
         // Nothing is to be made of these any more, by whoever takes the process over.
         drop((dirs, outside));
         let times = self.times.map(|parent| Times { parent, begun, timer: machine.timer.clone() });
-        let control = control(self.plan, &mut machine, signals, end.clone(), log)?;
+        let (plan, orders) = (self.plan, self.orders);
+        let control = control(plan, &mut machine, signals, end.clone(), log, orders)?;
         let times = times.map(Times::entering);
         machine.start(&end).map_err(|e| e.to_string())?;
         Role::Control.confine().map_err(|e| format!("a thread cannot be confined: {e}"))?;
@@ -256,6 +307,7 @@ fn control(
     signals: Signals,
     end: Arc<End>,
     log: Log,
+    orders: OwnedFd,
 ) -> std::result::Result<Box<dyn FnOnce() -> Ending>, String> {
     let stream = machine.stream.take();
     let processors = machine.processors.take().unwrap_or_default();
@@ -274,7 +326,7 @@ fn control(
     };
     let stream = stream.ok_or("the guest has no way to speak to sbx")?;
     let session = Agent::new(stream)
-        .and_then(|agent| Session::new(task, agent, end, signals, log, processors))
+        .and_then(|agent| Session::new(task, agent, end, signals, log, processors, orders))
         .map_err(|e| e.to_string())?;
     Ok(Box::new(|| session.run()))
 }

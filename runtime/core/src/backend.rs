@@ -1,6 +1,9 @@
 //! What a backend implements. It obeys; [`crate::Lifecycle`] decides when, and keeps the time.
 
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::{Exit, Result, Spec};
@@ -27,6 +30,10 @@ pub trait Sandbox {
     /// A file that is readable once the workload has ended, for those who wait for other things too.
     fn ended(&self) -> Result<OwnedFd>;
 
+    /// Runs a further process beside the workload, whose streams and end go over `connection`, which does
+    /// not block, in the pieces of sbx-host's `frame`.
+    fn exec(&mut self, command: &Command, connection: UnixStream) -> Result<()>;
+
     /// Sends the workload a signal. One that has ended already is not an error.
     fn signal(&mut self, signal: Signal) -> Result<()>;
 
@@ -38,6 +45,26 @@ pub trait Sandbox {
 
     /// Waits until the workload ends, the caller of sbx is sent a signal, or `until` has come.
     fn wait(&mut self, until: Option<Instant>) -> Result<Waited>;
+}
+
+/// A further process in a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The program and its arguments.
+    #[serde(with = "crate::text::words")]
+    pub argv: Vec<OsString>,
+    /// Variables beside those of the workload.
+    #[serde(with = "crate::text::pairs")]
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it starts; as the workload if not named.
+    pub workdir: Option<String>,
+    /// Who runs it; as the workload if not named.
+    pub user: Option<String>,
+    /// Whether it has an input.
+    pub stdin: bool,
+    /// The size of its terminal, columns and lines, if it has one.
+    pub terminal: Option<(u16, u16)>,
 }
 
 /// Why [`Sandbox::wait`] returned.

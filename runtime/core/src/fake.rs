@@ -5,10 +5,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::{Backend, Error, Exit, Result, Sandbox, Signal, Spec, Waited};
+use crate::{Backend, Command, Error, Exit, Result, Sandbox, Signal, Spec, Waited};
 
 /// What the next wait finds.
 #[derive(Clone, Debug)]
@@ -95,6 +96,10 @@ impl Sandbox for FakeSandbox {
 
     fn ended(&self) -> Result<OwnedFd> {
         Err(Error::Refused("there is no process to wait for".into()))
+    }
+
+    fn exec(&mut self, _command: &Command, _connection: UnixStream) -> Result<()> {
+        Err(Error::Refused("there is nothing to run it in".into()))
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {

@@ -22,7 +22,7 @@ pub mod spec;
 mod text;
 pub mod units;
 
-pub use backend::{Backend, Ending, Sandbox, Signal, Waited};
+pub use backend::{Backend, Command, Ending, Sandbox, Signal, Waited};
 pub use error::{Error, Result};
 pub use exit::Exit;
 pub use lifecycle::{Lifecycle, State};

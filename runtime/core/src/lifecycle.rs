@@ -18,9 +18,10 @@
 //! Not here: where the state of a detached sandbox is stored, and who supervises it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::{Backend, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited};
+use crate::{Backend, Command, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited};
 
 /// Where a sandbox is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,12 @@ impl Lifecycle {
         self.deadline = self.timeout.and_then(|t| Instant::now().checked_add(t));
         self.state = State::Running;
         Ok(())
+    }
+
+    /// Runs a further process beside the workload; see [`Sandbox::exec`].
+    pub fn exec(&mut self, command: &Command, connection: UnixStream) -> Result<()> {
+        self.require("exec in", matches!(self.state, State::Running))?;
+        self.sandbox.exec(command, connection)
     }
 
     /// Holds the workload.

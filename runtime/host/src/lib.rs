@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod cgroup;
+pub mod frame;
 pub mod landlock;
 pub mod process;
 pub mod program;

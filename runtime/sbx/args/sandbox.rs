@@ -1,12 +1,14 @@
 //! The flags of the verbs for sandboxes that outlive their command. Names and short forms are docker's.
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use sbx_core::units::{parse_duration, parse_size};
 use sbx_supervisor::{Restart, Time};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Format, RunArgs};
+use super::{Format, RunArgs, parse_env};
 
 /// What a sandbox that is kept is called and how it lives.
 #[derive(Debug, Default, Args)]
@@ -59,6 +61,9 @@ pub(crate) enum Verb {
     Logs(LogsArgs),
     /// Make a workload's standard streams the caller's; with a terminal, Ctrl-P Ctrl-Q detaches
     Attach(AttachArgs),
+    /// Run something further in a sandbox that runs: a process in a microVM, or another WebAssembly module
+    /// with the same grants
+    Exec(Box<ExecArgs>),
     /// End sandboxes: by a signal, and by SIGKILL if that does not end them in time
     Stop(StopArgs),
     /// Send the workload a signal
@@ -119,6 +124,39 @@ pub(crate) struct AttachArgs {
     pub(crate) no_stdin: bool,
     /// Its name or identification
     pub(crate) sandbox: String,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set a variable, or pass the caller's on
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = OsStringValueParser::new().try_map(parse_env))]
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// Start in this directory of the guest's [default: the workload's]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Run as this user of the guest: a name, UID or UID:GID [default: the workload's]
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Call this function of the WebAssembly sandbox's own module, and print what it returns
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) invoke: Option<String>,
+    /// Its name or identification
+    pub(crate) sandbox: String,
+    /// The program in the guest, or a module's file, and its arguments
+    #[arg(
+        required_unless_present = "invoke",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// `ps`.

@@ -3,15 +3,15 @@
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sbx_core::{Error, Result};
+use sbx_core::{Command, Error, Result};
 use sbx_host::signals::{self, Signals};
 use sbx_host::terminal::{self, Raw};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use crate::control::{self, Request};
-use crate::frame::{Decoder, End, Frame};
 use crate::store::Entry;
+use sbx_host::frame::{Decoder, End, Frame};
 
 /// The keys that detach from a terminal, as in docker: Ctrl-P, Ctrl-Q.
 const DETACH: [u8; 2] = [0x10, 0x11];
@@ -44,6 +44,14 @@ pub enum Left {
 /// When it refuses.
 pub fn connect(entry: &Entry) -> Result<Option<UnixStream>> {
     Ok(control::converse(entry, &Request::Attach)?.map(|(_, stream)| stream))
+}
+
+/// Has a further process run in a sandbox that runs; `None` if it does not.
+///
+/// # Errors
+/// When it refuses.
+pub fn exec(entry: &Entry, command: Command) -> Result<Option<UnixStream>> {
+    Ok(control::converse(entry, &Request::Exec(command))?.map(|(_, stream)| stream))
 }
 
 /// Carries streams and signals until the end.
@@ -152,7 +160,9 @@ impl Attached {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(_) => return Err(lost()),
         }
-        while let Some(frame) = self.input.next().map_err(|e| Error::Refused(e.to_string()))? {
+        while let Some(frame) =
+            self.input.next_frame().map_err(|e| Error::Refused(e.to_string()))?
+        {
             let failed = |e| Error::host("write to standard output", e);
             match frame {
                 Frame::Output(bytes) => {

@@ -4,7 +4,7 @@
 //! Who may write to the directory may speak; the directory is its user's alone.
 
 use rustix::fs::{Mode, OFlags};
-use sbx_core::{Error, Exit, Result};
+use sbx_core::{Command, Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -36,8 +36,11 @@ pub enum Request {
     /// To tell when it has ended. Answered then.
     Wait,
     /// To show what the workload writes from here on, and take its input: behind the answer, both sides
-    /// speak in [`crate::frame::Frame`]s.
+    /// speak in [`sbx_host::frame::Frame`]s.
     Attach,
+    /// To run a further process in the sandbox. Behind the answer its streams and its end follow, as for
+    /// [`Self::Attach`].
+    Exec(Command),
 }
 
 /// What a supervisor answers.
@@ -113,6 +116,19 @@ pub(crate) fn converse(entry: &Entry, request: &Request) -> Result<Option<(Reply
         Reply::Refused(why) => Err(Error::Refused(why)),
         reply => Ok(Some((reply, stream))),
     }
+}
+
+/// A connection that becomes readable at the end of the sandbox's workload, or of its supervisor; `None` if
+/// there is none.
+///
+/// # Errors
+/// When the supervisor cannot be spoken with.
+pub fn await_end(entry: &Entry) -> Result<Option<UnixStream>> {
+    let failed = |e: serde_json::Error| Error::host("speak with the supervisor", e);
+    let Ok(mut stream) = UnixStream::connect(&Place::of(entry)?.path) else { return Ok(None) };
+    let mut text = serde_json::to_vec(&Request::Wait).map_err(failed)?;
+    text.push(b'\n');
+    Ok(stream.write_all(&text).is_ok().then_some(stream))
 }
 
 fn gone(entry: &Entry) -> Error {

@@ -12,7 +12,6 @@
 
 pub mod attach;
 pub mod control;
-pub mod frame;
 pub mod log;
 mod names;
 pub mod record;

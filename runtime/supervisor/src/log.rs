@@ -187,7 +187,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn next(&mut self) -> Result<Option<Line>> {
+    pub fn next_line(&mut self) -> Result<Option<Line>> {
         loop {
             let Some(file) = &mut self.now else {
                 self.now = self.next.take().or_else(|| newest(&self.dir));
@@ -237,7 +237,7 @@ impl Reader {
     pub fn last(&mut self, count: Option<usize>, since: Option<Time>) -> Result<VecDeque<Line>> {
         let mut lines = VecDeque::new();
         let mut whole = 0;
-        while let Some(line) = self.next()? {
+        while let Some(line) = self.next_line()? {
             if since.is_some_and(|since| line.time < since) {
                 continue;
             }
@@ -278,11 +278,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Writer::open(dir.path(), SIZE).unwrap();
         let mut reader = Reader::open(dir.path());
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.next_line().unwrap(), None);
         log.write(Stream::Stdout, b"one\ntw");
         log.write(Stream::Stderr, b"\xff\0 \n\n");
         log.write(Stream::Stdout, b"o\n");
-        let lines: Vec<_> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+        let lines: Vec<_> = std::iter::from_fn(|| reader.next_line().unwrap()).collect();
         let of = |stream| {
             let lines = lines.iter().filter(|line| line.stream == stream);
             lines.flat_map(|line| line.text.clone()).collect::<Vec<_>>()
@@ -291,11 +291,11 @@ mod tests {
         assert_eq!(of(Stream::Stderr), b"\xff\0 \n\n");
         // And what comes later, to a reader that is at the end.
         log.write(Stream::Stdout, b"more");
-        assert_eq!(reader.next().unwrap().unwrap().text, b"more");
+        assert_eq!(reader.next_line().unwrap().unwrap().text, b"more");
         // A writer that goes on after another.
         drop(log);
         Writer::open(dir.path(), SIZE).unwrap().write(Stream::Stdout, b"again\n");
-        assert_eq!(reader.next().unwrap().unwrap().text, b"again\n");
+        assert_eq!(reader.next_line().unwrap().unwrap().text, b"again\n");
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
         let mut followed = String::new();
         for number in 0..1000 {
             log.write(Stream::Stdout, format!("{number}\n").as_bytes());
-            while let Some(line) = follower.next().unwrap() {
+            while let Some(line) = follower.next_line().unwrap() {
                 followed.push_str(&text([line]));
             }
         }
@@ -341,6 +341,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("log"), "garbage\n\n1 2 3\nhalf").unwrap();
         let mut reader = Reader::open(dir.path());
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.next_line().unwrap(), None);
     }
 }

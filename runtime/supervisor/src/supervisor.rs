@@ -20,7 +20,7 @@ mod streams;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sbx_core::{Error, Exit, Lifecycle, Result, Signal};
+use sbx_core::{Command, Error, Exit, Lifecycle, Result, Signal};
 use sbx_host::process;
 use sbx_host::signals::{self, Signals};
 use serde::{Deserialize, Serialize};
@@ -32,11 +32,11 @@ use std::time::{Duration, Instant};
 
 use crate::Time;
 use crate::control::{self, Reply, Request};
-use crate::frame::{End, Frame};
 use crate::log::{self, Stream};
 use crate::record::{Config, State, Status};
 use crate::store::{Entry, Lock, Store};
 use clients::Clients;
+use sbx_host::frame::{Connection, End, Frame};
 use streams::Streams;
 
 /// The time between an end and the next start: the first, and the longest. It doubles from start to start.
@@ -365,6 +365,7 @@ impl<'a> Supervisor<'a> {
         let reply = match request {
             Request::Wait => return self.clients.await_end(index),
             Request::Attach => return self.clients.attach(index),
+            Request::Exec(command) => return self.exec(index, &command),
             Request::Stop { signal, grace } => {
                 self.ended_by_user = true;
                 self.signal(signal);
@@ -384,6 +385,20 @@ impl<'a> Supervisor<'a> {
             Request::Resume => self.hold(false),
         };
         self.clients.answer(index, &reply);
+    }
+
+    /// Runs a further process for one who asked: in a machine, whose agent then speaks with whoever asked.
+    fn exec(&mut self, index: usize, command: &Command) {
+        if self.ended.is_none() {
+            let why = "the sandbox is not running just now; it is being restarted";
+            return self.clients.answer(index, &Reply::Refused(why.into()));
+        }
+        let Some(stream) = self.clients.hand_over(index) else { return };
+        let Ok(spare) = stream.try_clone() else { return };
+        if let Err(e) = self.lifecycle.exec(command, stream) {
+            let end = End { exit: Exit::Failed(e.to_string()), notes: Vec::new() };
+            Connection::new(spare).send(&Frame::End(end));
+        }
     }
 
     fn hold(&mut self, held: bool) -> Reply {

@@ -5,11 +5,12 @@
 //! back; what it can still tell goes through its exit status and report.
 
 use sbx_core::{
-    Backend, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited, limits::Limits,
+    Backend, Command, Ending, Error, Exit, Result, Sandbox, Signal, Spec, Waited, limits::Limits,
 };
 use sbx_host::{Cgroup, Process, ProcessLimits, landlock, process};
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{InstancePre, Store, Trap};
@@ -216,6 +217,14 @@ impl Sandbox for WasmSandbox {
 
     fn ended(&self) -> Result<OwnedFd> {
         self.running()?.ended()
+    }
+
+    fn exec(&mut self, _command: &Command, _connection: UnixStream) -> Result<()> {
+        Err(Error::Refused(
+            "a WebAssembly sandbox has no processes; what is to run beside its program is another \
+             instance"
+                .into(),
+        ))
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {

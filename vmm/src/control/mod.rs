@@ -5,6 +5,7 @@
 //! has nothing but its console ([`console`]). What both share is here: how an end of the machine is told.
 
 pub(crate) mod console;
+pub(crate) mod exec;
 mod output;
 pub(crate) mod session;
 

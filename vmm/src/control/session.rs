@@ -8,9 +8,11 @@ use rustix::event::{PollFd, PollFlags};
 use sbx_core::{Ending, Exit};
 use sbx_host::signals::{self, Received, Signals};
 use sbx_proto::{Boot, Process, Reason, Root, Status, Terminal};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::exec::Others;
 use super::output::{STDERR, STDOUT};
 use super::{Log, Output, ended, ending_of, is_ready, with_console};
 use crate::agent::{Agent, Error as AgentError, Event};
@@ -59,6 +61,7 @@ pub(crate) struct Session {
     output: Output,
     deadline: Option<Instant>,
     processors: Processors,
+    others: Others,
 }
 
 impl Session {
@@ -70,11 +73,13 @@ impl Session {
         signals: Signals,
         log: Log,
         processors: Processors,
+        orders: OwnedFd,
     ) -> Result<Self, AgentError> {
         let mut agent = agent;
         agent.boot(task.boot.clone())?;
         let id = agent.exec(task.process.clone())?;
         let stdin = task.process.stdin;
+        let others = Others::new(orders, task.process.clone());
         let output = Output::new(task.output);
         let parent = std::os::unix::process::parent_id();
         let deadline = Some(Instant::now() + BOOT);
@@ -94,6 +99,7 @@ impl Session {
             output,
             deadline,
             processors,
+            others,
         })
     }
 
@@ -105,6 +111,7 @@ impl Session {
                 Ok(Some(ending)) | Err(ending) => break ending,
             }
         };
+        self.others.end_all();
         if self.task.writes && self.end.cause().is_none() && !self.closed {
             self.shut_down();
         }
@@ -117,6 +124,7 @@ impl Session {
         self.write_output()?;
         self.answer_signals()?;
         self.hear_agent()?;
+        self.turn_to_others()?;
         self.read_input()?;
         if self.output.is_empty() {
             if let Some(spent) = self.output.spent() {
@@ -141,6 +149,9 @@ impl Session {
         }
         if self.wants_input() {
             files.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+        if !self.closed {
+            self.others.files(&self.agent, &mut files);
         }
         for stream in [STDOUT, STDERR] {
             if let Some((fd, flags)) = self.output.waiting(stream) {
@@ -213,11 +224,28 @@ impl Session {
         }
     }
 
+    /// Those beside the workload have their turn, as long as there is one.
+    fn turn_to_others(&mut self) -> Result<(), Ending> {
+        if self.closed || self.exit.is_some() {
+            return Ok(());
+        }
+        match self.others.turn(&mut self.agent) {
+            // Whoever reads from the connection sees that it has failed.
+            Ok(()) | Err(AgentError::Closed | AgentError::Io(_)) => Ok(()),
+            Err(e) => {
+                Err(with_console(Exit::Failed(format!("the guest went wrong: {e}")), &self.log))
+            }
+        }
+    }
+
     fn hear(&mut self) -> Result<(), AgentError> {
         self.agent.flush()?;
         self.agent.receive()?;
         while let Some(event) = self.agent.next_event()? {
-            self.take(event);
+            match event.process() {
+                Some(id) if id != self.id => self.others.take(event, &mut self.agent)?,
+                _ => self.take(event),
+            }
             if self.exit.is_some() {
                 break;
             }

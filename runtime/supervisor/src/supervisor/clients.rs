@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use crate::control::{LINE_MAX, Reply, Request};
-use crate::frame::{Decoder, Frame};
 use crate::log::Stream;
+use sbx_host::frame::{Decoder, Frame};
 
 /// So many at a time; more wait at the door.
 const MOST: usize = 256;
@@ -125,7 +125,7 @@ impl Clients {
         if room == 0 {
             return None;
         }
-        attached.input.next().unwrap_or_else(|_| {
+        attached.input.next_frame().unwrap_or_else(|_| {
             client.done = true;
             None
         })
@@ -145,6 +145,15 @@ impl Clients {
             client.attached = Some(Attached::default());
             client.answered = false;
         }
+    }
+
+    /// Gives the connection of one away, behind the answer that another will speak over it.
+    pub(super) fn hand_over(&mut self, index: usize) -> Option<UnixStream> {
+        self.answer(index, &Reply::Done);
+        let client = self.0.get_mut(index)?;
+        let stream = client.stream.try_clone().ok().filter(|_| client.out.is_empty());
+        client.done = true;
+        stream
     }
 
     /// An answer, behind which the connection ends.
@@ -189,7 +198,8 @@ impl Clients {
 
     /// Forgets those who are gone.
     pub(super) fn tidy(&mut self) {
-        self.0.retain(|client| !client.done && !(client.answered && client.out.is_empty()));
+        let is_over = |client: &Client| client.done || client.answered && client.out.is_empty();
+        self.0.retain(|client| !is_over(client));
     }
 }
 

@@ -1,8 +1,13 @@
-//! What goes over a connection once a command is attached to a workload: pieces of its streams, each
-//! behind five bytes that say which and how long.
+//! What goes over a connection once a command is attached to a workload, or to a further process in a
+//! sandbox: pieces of its streams, each behind five bytes that say which and how long; and the end of such a
+//! connection that never waits.
 
 use sbx_core::Exit;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 
 /// Bytes in front of a piece: its kind, and its length (big-endian).
 const HEAD: usize = 5;
@@ -96,7 +101,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When that is none.
-    pub fn next(&mut self) -> Result<Option<Frame>, Garbled> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Garbled> {
         let Some(head) = self.0.first_chunk::<HEAD>() else { return Ok(None) };
         let [kind, a, b, c, d] = *head;
         let len = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -107,6 +112,88 @@ impl Decoder {
         let frame = Frame::decode(kind, body)?;
         self.0.drain(..HEAD + len);
         Ok(Some(frame))
+    }
+}
+
+/// An end of a connection that never waits: what the other does not read is kept, and how much that may
+/// be is for the owner to see to.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    input: Decoder,
+    out: VecDeque<u8>,
+    gone: bool,
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Connection {
+    /// The connection over a stream that does not block.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, input: Decoder::default(), out: VecDeque::new(), gone: false }
+    }
+
+    /// Whether the other end is gone, or has sent what is no piece.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// How many bytes the other has yet to read.
+    pub fn owed(&self) -> usize {
+        self.out.len()
+    }
+
+    /// How many bytes have come that are no whole piece yet, or were not asked for.
+    pub fn waiting(&self) -> usize {
+        self.input.waiting()
+    }
+
+    /// Sends a piece, as far as the other end takes it now.
+    pub fn send(&mut self, frame: &Frame) {
+        self.out.extend(frame.encode());
+        self.flush();
+    }
+
+    /// Goes on with what waits.
+    pub fn flush(&mut self) {
+        while let (piece @ [_, ..], _) = self.out.as_slices() {
+            match self.stream.write(piece) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.gone = true;
+                    self.out.clear();
+                }
+            }
+        }
+    }
+
+    /// Reads once what has come.
+    pub fn receive(&mut self) {
+        let mut room = [0; 16 << 10];
+        match self.stream.read(&mut room) {
+            Ok(count @ 1..) => self.input.add(&room[..count]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Ok(_) | Err(_) => self.gone = true,
+        }
+    }
+
+    /// Puts a piece back that cannot be made use of yet.
+    pub fn put_back(&mut self, frame: &Frame) {
+        self.input.0.splice(0..0, frame.encode());
+    }
+
+    /// The next piece that has come.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        self.input.next_frame().unwrap_or_else(|_| {
+            self.gone = true;
+            None
+        })
     }
 }
 
@@ -130,7 +217,7 @@ mod tests {
             let (mut decoder, mut received) = (Decoder::default(), Vec::new());
             for bytes in all.chunks(piece) {
                 decoder.add(bytes);
-                while let Some(frame) = decoder.next().unwrap() {
+                while let Some(frame) = decoder.next_frame().unwrap() {
                     received.push(frame);
                 }
             }
@@ -145,7 +232,7 @@ mod tests {
         {
             let mut decoder = Decoder::default();
             decoder.add(wrong);
-            assert!(decoder.next().is_err(), "{wrong:?}");
+            assert!(decoder.next_frame().is_err(), "{wrong:?}");
         }
     }
 }
