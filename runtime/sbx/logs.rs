@@ -20,20 +20,27 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<u8> {
     for line in reader.last(args.tail.0, args.since)? {
         show(&line, args.timestamps)?;
     }
-    while args.follow {
+    if args.follow {
+        follow(&entry, &mut reader, args.timestamps)?;
+    }
+    Ok(0)
+}
+
+/// Shows what is written until the sandbox has ended and all of it is shown.
+fn follow(entry: &Entry, reader: &mut Reader, timestamps: bool) -> Result<()> {
+    loop {
         // Looked at before the log, lest what is written last be missed.
-        let alive = is_alive(&entry);
+        let alive = is_alive(entry);
         let mut any = false;
         while let Some(line) = reader.next_line()? {
-            show(&line, args.timestamps)?;
+            show(&line, timestamps)?;
             any = true;
         }
         if !alive && !any {
-            break;
+            return Ok(());
         }
         std::thread::sleep(PAUSE);
     }
-    Ok(0)
 }
 
 fn is_alive(entry: &Entry) -> bool {
