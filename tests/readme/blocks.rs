@@ -62,7 +62,7 @@ fn commands(body: &[(&str, usize)], block: usize) -> Vec<Command> {
     commands
 }
 
-/// Whether `output` is what `expected` says, `...` being any number of lines.
+/// Whether `output` is what `expected` says, `...` being any number of lines, and in a line any text.
 pub(crate) fn matches(expected: &[String], output: &str) -> bool {
     let output: Vec<&str> = output.lines().map(str::trim_end).collect();
     let expected: Vec<&str> = expected.iter().map(|l| l.trim_end()).collect();
@@ -73,7 +73,21 @@ fn lines_match(expected: &[&str], output: &[&str]) -> bool {
     match expected {
         [] => output.is_empty(),
         ["...", rest @ ..] => (0..=output.len()).any(|skip| lines_match(rest, &output[skip..])),
-        [line, rest @ ..] => output.first() == Some(line) && lines_match(rest, &output[1..]),
+        [line, rest @ ..] => {
+            output.first().is_some_and(|out| line_matches(line, out))
+                && lines_match(rest, &output[1..])
+        }
+    }
+}
+
+/// Whether one line is what is expected, `...` in it being any text.
+fn line_matches(expected: &str, line: &str) -> bool {
+    match expected.split_once("...") {
+        None => expected == line,
+        Some((before, behind)) => line.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len())
+                .any(|at| rest.is_char_boundary(at) && line_matches(behind, &rest[at..]))
+        }),
     }
 }
 
@@ -146,6 +160,8 @@ fn output_matches() {
     };
     assert!(matches("a\nb", "a\nb\n"));
     assert!(!matches("a\nb", "a\n"));
+    assert!(matches("a...c...\nd", "abbc\nd\n"));
+    assert!(!matches("a...c", "abbd\n"));
     assert!(!matches("a", "a\nb\n"));
     assert!(!matches("", "a\n"));
     assert!(matches("...", ""));

@@ -2,7 +2,7 @@
 //!
 //! In a block of ```` ```console ```` or ```` ```sh ````, a line that starts with `$ ` is a command,
 //! and the lines behind it are its output, standard error included; `...` stands for any number of
-//! lines. The commands of a block run in one shell, in the repository's root, with sbx on the PATH.
+//! lines, and within a line for any text. The commands of a block run in one shell, in the repository's root, with sbx on the PATH.
 //!
 //! A block of ```` ```console setup ```` installs or builds. Its commands must be ones that `.ci/run`
 //! or `tests/run` run, perhaps with more options; they are not run here, since it is they that brought
@@ -35,8 +35,11 @@ fn run(block: &Block) -> Vec<String> {
         script += &format!("{text}\nstatus=$?; printf '{MARK}'; (exit $status)\n");
     }
     let sbx = Path::new(env!("CARGO_BIN_EXE_sbx")).parent().unwrap();
+    // Sandboxes that are kept are not to meet those of this host's users.
+    let state = support::tempdir();
     let end = Sbx::new("")
         .through_shell(&script)
+        .env("SBX_STATE_DIR", state.path().join("state"))
         .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", sbx.display()))
         .cwd(root())
         .patience(Duration::from_secs(600))
