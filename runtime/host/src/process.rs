@@ -49,8 +49,8 @@ pub struct Process {
     cpu_time: Option<Duration>,
     ended: bool,
     killed: Option<i32>,
-    /// Removed when the process has been reaped.
-    _cgroup: Option<Cgroup>,
+    /// Removed when the process has been reaped: the next one of this caller gets a group of the same name.
+    cgroup: Option<Cgroup>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,7 +101,7 @@ impl Process {
                 cpu_time: limits.cpu_time,
                 ended: false,
                 killed: None,
-                _cgroup: cgroup,
+                cgroup,
             }),
         }
     }
@@ -145,6 +145,7 @@ impl Process {
                 .map_err(|e| Error::host("wait for the sandbox's process", e))?
             {
                 self.ended = true;
+                self.cgroup = None;
                 return Ok(Waited::Ended(self.ending(status)));
             }
             let left = until.map(|u| u.saturating_duration_since(Instant::now()));
