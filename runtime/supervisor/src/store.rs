@@ -10,6 +10,7 @@
 //!     status.json          how it stands; replaced by rename
 //!     lock                 held by the supervisor as long as it lives, or by who starts or removes it
 //!     control              the supervisor's socket
+//!     room                 space on the disk for the record of the end
 //!     log, log.1           what the workload wrote, the older part in the second
 //! ```
 //!
@@ -28,7 +29,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::names;
 use crate::record::{Config, State, Status, VERSION};
@@ -37,6 +38,10 @@ use crate::record::{Config, State, Status, VERSION};
 const RECORD_MAX: u64 = 4 << 20;
 /// How often, with a millisecond between, a lock is tried that others take to look at.
 const LOCK_TRIES: u32 = 10;
+/// How long one is waited for who only begins, ends or removes a sandbox.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that are set aside for the record of the end.
+const ROOM: usize = 16 << 10;
 /// How many digits of an identification are shown.
 pub const SHORT: usize = 12;
 /// The variable that names another place for all of it.
@@ -73,12 +78,13 @@ impl Store {
     /// That in this directory.
     pub fn at(root: PathBuf) -> Result<Self> {
         let failed = |e| Error::host(format!("keep sandboxes in {}", root.display()), e);
-        for dir in [root.clone(), root.join("names")] {
-            match DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
-                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(failed(e)),
-                _ => {}
-            }
-        }
+        // Supervisors leave the caller's directory.
+        let root = std::path::absolute(&root).map_err(failed)?;
+        let make = |dir: &Path| match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(failed(e)),
+            _ => Ok(()),
+        };
+        make(&root)?;
         let meta = fs::symlink_metadata(&root).map_err(failed)?;
         let own = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw();
         if !own || meta.mode() & 0o077 != 0 {
@@ -87,6 +93,7 @@ impl Store {
                 root.display()
             )));
         }
+        make(&root.join("names"))?;
         Ok(Self { root })
     }
 
@@ -122,6 +129,7 @@ impl Store {
             Ok(lock) => Ok((self.entry(config.id.clone()), lock)),
             Err(e) => {
                 let _ = fs::remove_dir_all(&draft);
+                self.forget_names(&config.id);
                 Err(e)
             }
         }
@@ -140,9 +148,9 @@ impl Store {
         let links = self.root.join("names");
         let _ = fs::remove_file(links.join(name));
         symlink(&entry.id, links.join(name)).map_err(failed)?;
-        write(&entry.dir, "config.json", &config)?;
-        let _ = fs::remove_file(links.join(old));
-        Ok(())
+        let written = write(&entry.dir, "config.json", &config);
+        let _ = fs::remove_file(links.join(if written.is_ok() { &old } else { name }));
+        written
     }
 
     /// Whether a sandbox can be called so.
@@ -319,12 +327,51 @@ impl Entry {
         Ok(Status { state, process: None, supervisor: None, ..status })
     }
 
+    /// Sets room aside on the disk, which the log may fill, for [`Self::write_last`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn reserve(&self) -> Result<()> {
+        fs::write(self.dir.join("room"), [b'.'; ROOM])
+            .map_err(|e| Error::host("set room aside for the sandbox's record", e))
+    }
+
+    /// Replaces how it stands for the last time, in the room that was set aside if there is no other.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn write_last(&self, status: &Status) -> Result<()> {
+        let written = self.write(status);
+        let _ = fs::remove_file(self.dir.join("room"));
+        if written.is_ok() { written } else { self.write(status) }
+    }
+
     /// Replaces how it stands: whoever reads finds the one or the other, whole.
     ///
     /// # Errors
     /// When the directory cannot be written.
     pub fn write(&self, status: &Status) -> Result<()> {
         write(&self.dir, "status.json", status)
+    }
+
+    /// Takes the lock, unless the sandbox is alive. Who has it otherwise only begins, ends or removes the
+    /// sandbox, and is waited for: what a command was told to have ended can be started or removed at once.
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let lock = self.try_lock()?;
+            // A record that is not to be read tells nothing that could be waited for.
+            let alive = |status: Result<Status>| status.map_or(true, |s| s.state.is_alive());
+            if lock.is_some() || Instant::now() >= deadline {
+                return Ok(lock);
+            }
+            if alive(self.read("status.json")) && self.dir.exists() {
+                return Ok(None);
+            }
+        }
     }
 
     /// Takes the lock, unless somebody has it.
@@ -437,3 +484,7 @@ fn write(dir: &Path, name: &str, record: &impl Serialize) -> Result<()> {
         failed(e)
     })
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

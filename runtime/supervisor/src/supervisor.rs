@@ -158,6 +158,7 @@ impl<'a> Supervisor<'a> {
         std::env::set_current_dir(&config.cwd)
             .map_err(|e| Error::host(format!("go to {}", config.cwd.display()), e))?;
         let mut lifecycle = make(config)?;
+        entry.reserve()?;
         let log = log::Writer::open(entry.dir(), config.log_size)?;
         let listener = control::listen(entry)?;
         listener.set_nonblocking(true).map_err(|e| Error::host("listen for requests", e))?;
@@ -230,7 +231,7 @@ impl<'a> Supervisor<'a> {
                 self.start_again();
             }
             let ended = self.ended.as_ref().is_some_and(is_ready);
-            let late = self.lifecycle.deadline().is_some_and(|deadline| deadline <= now);
+            let late = self.deadline().is_some_and(|deadline| deadline <= now);
             if (ended || late)
                 && let Some(exit) = self.look()
             {
@@ -242,7 +243,8 @@ impl<'a> Supervisor<'a> {
             self.clients.tidy();
             self.take_input();
         }
-        let written = self.entry.write(&self.status).is_ok();
+        self.status.supervisor = None;
+        let written = self.entry.write_last(&self.status).is_ok();
         self.say_goodbye();
         written
     }
@@ -266,6 +268,11 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// When the workload is to be asked about at the latest. One that has ended has no clock any more.
+    fn deadline(&self) -> Option<Instant> {
+        self.ended.as_ref().and_then(|_| self.lifecycle.deadline())
+    }
+
     /// Whether the workload has ended; one that can no longer be asked about has.
     fn look(&mut self) -> Option<Exit> {
         match self.lifecycle.look() {
@@ -275,11 +282,12 @@ impl<'a> Supervisor<'a> {
     }
 
     fn wait(&self) -> Vec<Source> {
-        let mut sources = vec![Source::Signals, Source::Requests];
-        let mut files = vec![
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.listener, PollFlags::IN),
-        ];
+        let mut sources = vec![Source::Signals];
+        let mut files = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if self.clients.have_room() {
+            sources.push(Source::Requests);
+            files.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
         if let Some(ended) = &self.ended {
             sources.push(Source::End);
             files.push(PollFd::new(ended, PollFlags::IN));
@@ -300,7 +308,7 @@ impl<'a> Supervisor<'a> {
             sources.push(Source::Client(index));
             files.push(PollFd::from_borrowed_fd(client, flags));
         }
-        let times = [self.lifecycle.deadline(), self.kill_at, self.restart_at];
+        let times = [self.deadline(), self.kill_at, self.restart_at];
         let left = times.into_iter().flatten().min().map(|at| {
             // Rounded up, lest the last fraction be spent turning in circles.
             at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
@@ -371,9 +379,10 @@ impl<'a> Supervisor<'a> {
                 self.signal(signal);
                 // One that is held hears of nothing but the kill.
                 let grace = Duration::from_millis(grace);
-                let at = Instant::now().checked_add(grace);
-                self.kill_at =
-                    if self.status.state == State::Paused { Some(Instant::now()) } else { at };
+                let held = self.status.state == State::Paused;
+                let at = Instant::now().checked_add(if held { Duration::ZERO } else { grace });
+                // Whoever asked before has been promised no later end.
+                self.kill_at = self.kill_at.into_iter().chain(at).min();
                 return self.clients.await_end(index);
             }
             Request::Signal(number) => {
@@ -451,8 +460,6 @@ impl<'a> Supervisor<'a> {
             self.restart_at = Instant::now().checked_add(self.delay);
             self.delay = (self.delay * 2).min(LONGEST_DELAY);
             let _ = self.entry.write(&self.status);
-        } else {
-            self.status.supervisor = None;
         }
     }
 

@@ -51,11 +51,16 @@ impl Client {
 impl Clients {
     /// Lets all in who are at the door.
     pub(super) fn accept(&mut self, door: &UnixListener) {
-        while self.0.len() < MOST
+        while self.have_room()
             && let Ok((stream, _)) = door.accept()
         {
             self.0.extend(Client::new(stream));
         }
+    }
+
+    /// Whether one more would be let in.
+    pub(super) fn have_room(&self) -> bool {
+        self.0.len() < MOST
     }
 
     /// Lets one in who is attached from the start, and for whom the workload waits.
