@@ -9,11 +9,12 @@ use crate::{print, run, sandbox};
 pub(crate) fn create(args: RunArgs) -> Result<u8> {
     let (spec, keep) = run::spec(args)?;
     let store = Store::open()?;
-    let (entry, lock) = sandbox::keep(&store, spec, keep)?;
+    let (entry, lock, mut cidfile) = sandbox::keep(&store, spec, keep)?;
     if let Err(e) = entry.config().and_then(|config| sandbox::prepare(&config)) {
         store.remove(&entry, lock)?;
         return Err(e.into());
     }
+    cidfile.iter_mut().for_each(sandbox::CidFile::stay);
     print::answer(format_args!("{}\n", entry.id()))?;
     Ok(0)
 }

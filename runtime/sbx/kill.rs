@@ -8,7 +8,7 @@ use crate::sandbox;
 
 pub(crate) fn kill(args: &KillArgs) -> Result<u8> {
     sandbox::each(&args.names.names, |_, entry| {
-        sandbox::ask(entry, &Request::Signal(args.signal), "signal")?;
+        sandbox::ask(entry, &Request::Signal(args.signal), "kill")?;
         Ok(None)
     })
 }

@@ -62,7 +62,7 @@ fn sbx() -> ! {
     let status = match outcome {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
-            print::sentence(format_args!("{error:#}"));
+            print::sentence(words(&error));
             error.downcast_ref::<sbx_core::Error>().map_or(125, sbx_core::Error::status)
         }
         Err(usage) => {
@@ -71,6 +71,18 @@ fn sbx() -> ! {
         }
     };
     sbx_host::process::exit_now(status)
+}
+
+/// An error and what is behind it, as one sentence. One of sbx's own has the words of its cause in its own.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = Vec::new();
+    for cause in error.chain() {
+        words.push(cause.to_string());
+        if cause.is::<sbx_core::Error>() {
+            break;
+        }
+    }
+    words.join(": ")
 }
 
 fn sandbox(verb: Verb) -> anyhow::Result<u8> {

@@ -5,6 +5,7 @@ use sbx_core::route::Kind;
 use sbx_supervisor::store::short;
 use sbx_supervisor::{Config, Entry, State, Status, Store};
 use serde::Serialize;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use crate::args::Format;
@@ -34,8 +35,9 @@ pub(crate) fn ps(args: &PsArgs) -> Result<u8> {
     // Whoever asks for a state wants to see it.
     let all = args.all || args.filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
     let mut rows: Vec<Row> = store.list()?.iter().filter_map(|entry| row(entry, all)).collect();
-    rows.retain(|row| args.filters.iter().all(|filter| holds(filter, row)));
-    rows.sort_by_key(|row| row.age);
+    rows.retain(|row| are_met(&args.filters, row));
+    // The newest first; those of whom nothing is known last.
+    rows.sort_by(|a, b| b.created.cmp(&a.created));
     let id = |row: &Row| if args.no_trunc { row.id.clone() } else { short(&row.id).to_owned() };
     print::answer(match args.format {
         _ if args.quiet => rows.iter().map(|row| id(row) + "\n").collect(),
@@ -104,6 +106,15 @@ fn described(config: Config, status: &Status) -> Row {
         name: config.name,
         labels: config.labels,
     }
+}
+
+/// As in docker: of several filters of one kind one is enough, but labels, of which all are asked for.
+fn are_met(filters: &[Filter], row: &Row) -> bool {
+    filters.iter().all(|filter| {
+        let kind = |other: &&Filter| discriminant(*other) == discriminant(filter);
+        let any = || filters.iter().filter(kind).any(|other| holds(other, row));
+        holds(filter, row) || (!matches!(filter, Filter::Label(..)) && any())
+    })
 }
 
 fn holds(filter: &Filter, row: &Row) -> bool {

@@ -53,12 +53,15 @@ fn kept(args: RunArgs) -> Result<u8> {
     let detach = args.detach;
     let (spec, keep) = spec(args)?;
     let store = Store::open()?;
-    let (entry, lock) = sandbox::keep(&store, spec, keep)?;
+    let (entry, lock, mut cidfile) = sandbox::keep(&store, spec, keep)?;
     let begun = if detach {
         sandbox::start(&store, &entry, lock).map(|()| None).map_err(anyhow::Error::from)
     } else {
         attach::start(&store, &entry, lock, true).map(Some)
     };
+    // One that never began is as if it had not been asked for.
+    let never = begun.is_err() && entry.status().is_ok_and(|status| status.started.is_none());
+    cidfile.iter_mut().filter(|_| !never).for_each(sandbox::CidFile::stay);
     match begun {
         Ok(Some(status)) => Ok(status),
         Ok(None) => {
@@ -66,9 +69,7 @@ fn kept(args: RunArgs) -> Result<u8> {
             Ok(0)
         }
         Err(e) => {
-            // One that never began is as if it had not been asked for.
-            let never = entry.status().is_ok_and(|status| status.started.is_none());
-            if let (true, Ok(Some(lock))) = (never, entry.try_lock()) {
+            if let (true, Ok(Some(lock))) = (never, entry.lock()) {
                 store.remove(&entry, lock)?;
             }
             Err(e)

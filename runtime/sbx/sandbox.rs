@@ -11,11 +11,17 @@ use sbx_supervisor::{Config, Entry, Lock, Store, Time, log, supervisor};
 use sbx_vmm::VmBackend;
 use sbx_vmm::accel::Accelerator;
 use sbx_wasm::{CompileLimits, WasmBackend};
+use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::args::sandbox::KeepArgs;
 use crate::print;
 use crate::progress::Spinner;
+
+/// How long a supervisor may take to be there or gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What holds the workload of `spec`.
 pub(crate) fn kind_of(spec: &Spec) -> Kind {
@@ -34,8 +40,11 @@ pub(crate) fn prepare(config: &Config) -> sbx_core::Result<Lifecycle> {
     }
 }
 
+/// A sandbox, its lock, and the file that was asked for with its identification.
+type Made = (Entry, Lock, Option<CidFile>);
+
 /// Makes a sandbox of what was asked, and holds its lock.
-pub(crate) fn keep(store: &Store, mut spec: Spec, keep: KeepArgs) -> Result<(Entry, Lock)> {
+pub(crate) fn keep(store: &Store, mut spec: Spec, keep: KeepArgs) -> Result<Made> {
     let KeepArgs { name, labels, rm, cidfile, restart, log_size } = keep;
     let kind = kind_of(&spec);
     let mut accelerator = None;
@@ -62,16 +71,42 @@ pub(crate) fn keep(store: &Store, mut spec: Spec, keep: KeepArgs) -> Result<(Ent
     };
     // Before there is a sandbox that nobody would know of.
     let cidfile = cidfile.map(|path| {
-        let file = std::fs::File::create_new(&path);
-        file.map_err(|e| Error::host(format!("make the new file {}", path.display()), e))
+        let file = File::create_new(&path)
+            .map_err(|e| Error::host(format!("make the new file {}", path.display()), e))?;
+        Ok::<_, Error>(CidFile { path, file, stays: false })
     });
-    let cidfile = cidfile.transpose()?;
+    let mut cidfile = cidfile.transpose()?;
     let (entry, lock) = store.create(&mut config)?;
-    if let Some(mut file) = cidfile {
-        let written = write!(file, "{}", entry.id());
-        written.map_err(|e| Error::host("write the identification to its file", e))?;
+    if let Some(CidFile { file, .. }) = &mut cidfile
+        && let Err(e) = write!(file, "{}", entry.id())
+    {
+        store.remove(&entry, lock)?;
+        return Err(Error::host("write the identification to its file", e).into());
     }
-    Ok((entry, lock))
+    Ok((entry, lock, cidfile))
+}
+
+/// A file with the identification of a sandbox; removed again if that comes to nothing, lest it stand in the
+/// way of the next try.
+pub(crate) struct CidFile {
+    path: PathBuf,
+    file: File,
+    stays: bool,
+}
+
+impl CidFile {
+    /// The sandbox is there.
+    pub(crate) fn stay(&mut self) {
+        self.stays = true;
+    }
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if !self.stays {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Starts a sandbox whose lock is held.
@@ -79,15 +114,44 @@ pub(crate) fn start(store: &Store, entry: &Entry, lock: Lock) -> sbx_core::Resul
     supervisor::start(store, entry, lock, &prepare)
 }
 
+/// Asks a sandbox; none answers if it is not alive.
+pub(crate) fn try_ask(entry: &Entry, request: &Request) -> sbx_core::Result<Option<Reply>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reply = control::ask(entry, request)?;
+        // A supervisor that was killed, or is about to listen, is a moment later known to be so.
+        if reply.is_some() || !entry.status()?.state.is_alive() || Instant::now() >= deadline {
+            return Ok(reply);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Asks a sandbox that has to run for it.
 pub(crate) fn ask(entry: &Entry, request: &Request, verb: &str) -> sbx_core::Result<Reply> {
-    match control::ask(entry, request)? {
+    match try_ask(entry, request)? {
         Some(reply) => Ok(reply),
         None => {
             let state = entry.status()?.state.name();
             Err(Error::Refused(format!("cannot {verb} a sandbox that is {state}")))
         }
     }
+}
+
+/// Does something with one sandbox. The exit status.
+pub(crate) fn one(
+    name: &str,
+    act: impl FnOnce(&Store, &Entry) -> sbx_core::Result<()>,
+) -> Result<u8> {
+    let store = Store::open()?;
+    let done = store.find(name).and_then(|entry| act(&store, &entry));
+    Ok(done.map_or_else(
+        |e| {
+            print::sentence(e);
+            1
+        },
+        |()| 0,
+    ))
 }
 
 /// Does something to each sandbox, and prints what comes of it; goes on behind one that it cannot be done

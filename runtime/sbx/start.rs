@@ -13,7 +13,7 @@ pub(crate) fn start(args: &StartArgs) -> Result<u8> {
     }
     sandbox::each(&args.names.names, |store, entry| {
         // As in docker, one that runs already is as was asked.
-        if let Some(lock) = entry.try_lock()? {
+        if let Some(lock) = entry.lock()? {
             sandbox::start(store, entry, lock)?;
         }
         Ok(None)
@@ -26,7 +26,7 @@ fn attached(args: &StartArgs) -> Result<u8> {
     };
     let store = Store::open()?;
     let entry = store.find(name)?;
-    match entry.try_lock()? {
+    match entry.lock()? {
         Some(lock) => attach::start(&store, &entry, lock, args.interactive),
         None => Err(Error::Refused("it runs already; attach to it with: sbx attach".into()).into()),
     }

@@ -1,7 +1,7 @@
 //! `sbx stop`: asks the workload to end, and ends it if it does not.
 
 use anyhow::Result;
-use sbx_supervisor::control::{self, Request};
+use sbx_supervisor::control::Request;
 
 use crate::args::sandbox::StopArgs;
 use crate::sandbox;
@@ -13,7 +13,7 @@ pub(crate) fn stop(args: &StopArgs) -> Result<u8> {
     let grace = u64::try_from(args.time.as_millis()).unwrap_or(u64::MAX);
     sandbox::each(&args.names.names, |_, entry| {
         // One that does not run is as was asked.
-        control::ask(entry, &Request::Stop { signal: TERM, grace })?;
+        sandbox::try_ask(entry, &Request::Stop { signal: TERM, grace })?;
         Ok(None)
     })
 }

@@ -3,14 +3,14 @@
 use anyhow::Result;
 use sbx_core::Error;
 use sbx_supervisor::State;
-use sbx_supervisor::control::{self, Reply, Request};
+use sbx_supervisor::control::{Reply, Request};
 
 use crate::args::sandbox::Names;
 use crate::sandbox;
 
 pub(crate) fn wait(args: &Names) -> Result<u8> {
     sandbox::each(&args.names, |_, entry| {
-        if let Some(Reply::Ended(exit)) = control::ask(entry, &Request::Wait)? {
+        if let Some(Reply::Ended(exit)) = sandbox::try_ask(entry, &Request::Wait)? {
             return Ok(Some(exit.status().to_string()));
         }
         let status = entry.status()?;
