@@ -10,7 +10,7 @@
 use sbx_core::{Error, Result};
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -72,27 +72,44 @@ impl Writer {
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let mut text = Vec::with_capacity(bytes.len() + 64);
         let now = Time::now();
+        let most = usize::try_from(self.most).unwrap_or(usize::MAX);
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (line, tag) = match line.strip_suffix(b"\n") {
                 Some(line) => (line, 'F'),
                 None => (line, 'P'),
             };
+            let before = text.len();
             // Writing to memory cannot fail.
             let _ = write!(text, "{now} {} {tag} ", stream.name());
             text.extend(line);
             text.push(b'\n');
-        }
-        if self.size > 0 && self.size.saturating_add(text.len() as u64) > self.most {
-            self.turn_over();
-        }
-        match self.file.write_all(&text) {
-            Ok(()) => self.size += text.len() as u64,
-            Err(_) => {
-                self.lost += bytes.len() as u64;
-                // A part of it may be there, which is no line.
-                let _ = self.file.set_len(self.size);
+            let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+            if size + before > 0 && size.saturating_add(text.len()) > most {
+                let line = text.split_off(before);
+                self.put(&text);
+                self.turn_over();
+                text = line;
             }
         }
+        self.put(&text);
+    }
+
+    /// Writes these lines, or as many of them as there is room for.
+    fn put(&mut self, text: &[u8]) {
+        if self.file.write_all(text).is_ok() {
+            self.size += text.len() as u64;
+            return;
+        }
+        let end = self.file.metadata().map_or(self.size, |meta| meta.len());
+        let there = usize::try_from(end.saturating_sub(self.size)).unwrap_or_default();
+        let there = text.get(..there).unwrap_or_default();
+        // Lines that are there have been seen, maybe; a part of one is none.
+        let kept = there.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.size += kept as u64;
+        let _ = self.file.set_len(self.size);
+        let gone = text[kept..].split_inclusive(|byte| *byte == b'\n');
+        let gone = gone.filter_map(|raw| Line::parse(raw.strip_suffix(b"\n")?));
+        self.lost += gone.map(|line| line.text.len() as u64).sum::<u64>();
     }
 
     /// The files that it has open.
@@ -149,7 +166,8 @@ impl Line {
         Some(Self { time, stream, text })
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether it has its end.
+    pub fn is_whole(&self) -> bool {
         self.text.ends_with(b"\n")
     }
 }
@@ -158,29 +176,16 @@ impl Line {
 #[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
-    /// The file that is read, and after it the newer one.
+    /// The file that is read, and after it the newer ones.
     now: Option<BufReader<File>>,
-    next: Option<BufReader<File>>,
-    /// A line whose end has not been read yet.
-    begun: Vec<u8>,
+    next: VecDeque<BufReader<File>>,
 }
 
 impl Reader {
     /// A reader of the log in `dir`, from its beginning. One that does not exist yet is empty.
     pub fn open(dir: &Path) -> Self {
-        let open = |path: PathBuf| File::open(path).ok().map(BufReader::new);
-        // The newer one first: if it is turned over in between, it is only found twice, which shows.
-        let newer = open(file_of(dir));
-        let older = open(older_of(dir));
-        let same = match (&older, &newer) {
-            (Some(a), Some(b)) => inode(a.get_ref()) == inode(b.get_ref()),
-            _ => false,
-        };
-        let (now, next) = match older {
-            Some(older) if !same => (Some(older), newer),
-            _ => (newer, None),
-        };
-        Self { dir: dir.into(), now, next, begun: Vec::new() }
+        let next: VecDeque<_> = both(dir).map(BufReader::new).collect();
+        Self { dir: dir.into(), now: None, next }
     }
 
     /// The next line, if there is one yet.
@@ -190,22 +195,28 @@ impl Reader {
     pub fn next_line(&mut self) -> Result<Option<Line>> {
         loop {
             let Some(file) = &mut self.now else {
-                self.now = self.next.take().or_else(|| newest(&self.dir));
-                if self.now.is_none() {
+                if !self.go_on() {
                     return Ok(None);
                 }
                 continue;
             };
             let failed = |e| Error::host("read the sandbox's log", e);
-            file.read_until(b'\n', &mut self.begun).map_err(failed)?;
-            if let Some(raw) = self.begun.strip_suffix(b"\n") {
+            let mut raw = Vec::new();
+            let count = file.read_until(b'\n', &mut raw).map_err(failed)?;
+            if let Some(raw) = raw.strip_suffix(b"\n") {
                 let line = Line::parse(raw);
-                self.begun.clear();
                 // What is no line was damaged by a crash of the host's; what follows is not.
                 if line.is_some() {
                     return Ok(line);
                 }
-            } else if !self.go_on() {
+                continue;
+            }
+            if count > 0 {
+                // A line whose end has not been written yet, and is taken back if there is no room for that.
+                let back = i64::try_from(count).unwrap_or_default();
+                file.seek(SeekFrom::Current(-back)).map_err(failed)?;
+            }
+            if !self.go_on() {
                 return Ok(None);
             }
         }
@@ -213,21 +224,19 @@ impl Reader {
 
     /// At the end of a file: whether there is a newer one to go on with.
     fn go_on(&mut self) -> bool {
-        if self.next.is_some() {
-            self.begun.clear();
-            self.now = self.next.take();
-            return true;
-        }
-        let newest = newest(&self.dir);
-        let here = self.now.as_ref().and_then(|file| inode(file.get_ref()));
-        match newest {
-            Some(newest) if inode(newest.get_ref()) != here => {
-                // What was written to the old one just before it was turned over comes first.
-                self.next = Some(newest);
-                true
+        if self.next.is_empty() {
+            let here = self.now.as_ref().and_then(|file| inode(file.get_ref()));
+            let files: Vec<_> = both(&self.dir).collect();
+            // All but those up to the one that is read. If that is gone, so are those in between.
+            let known = files.iter().position(|file| inode(file) == here).map_or(0, |at| at + 1);
+            self.next.extend(files.into_iter().skip(known).map(BufReader::new));
+            // What was written to the old one just before it was turned over comes first.
+            if self.now.is_some() {
+                return !self.next.is_empty();
             }
-            _ => false,
         }
+        self.now = self.next.pop_front();
+        self.now.is_some()
     }
 
     /// The last `count` lines, of those at or after `since`.
@@ -236,28 +245,41 @@ impl Reader {
     /// When the log cannot be read.
     pub fn last(&mut self, count: Option<usize>, since: Option<Time>) -> Result<VecDeque<Line>> {
         let mut lines = VecDeque::new();
-        let mut whole = 0;
+        let mut begun = 0;
+        let mut open = [false; 2];
         while let Some(line) = self.next_line()? {
             if since.is_some_and(|since| line.time < since) {
                 continue;
             }
-            whole += usize::from(line.is_whole());
-            lines.push_back(line);
-            // A line counts with all its parts.
-            while count.is_some_and(|count| whole > count) {
-                let gone = lines.pop_front();
-                whole -= usize::from(gone.is_some_and(|line| line.is_whole()));
+            let open = &mut open[usize::from(line.stream == Stream::Stderr)];
+            // A line counts with all its parts, and one that has no end yet as well.
+            let begins = !std::mem::replace(open, !line.is_whole());
+            begun += usize::from(begins);
+            lines.push_back((line, begins));
+            while let Some((_, begins)) = lines.front()
+                && (!begins || count.is_some_and(|count| begun > count))
+            {
+                begun -= usize::from(*begins);
+                lines.pop_front();
             }
         }
-        if count == Some(0) {
-            lines.clear();
-        }
-        Ok(lines)
+        Ok(lines.into_iter().map(|(line, _)| line).collect())
     }
 }
 
-fn newest(dir: &Path) -> Option<BufReader<File>> {
-    File::open(file_of(dir)).ok().map(BufReader::new)
+/// The older file and the newer one, as far as they exist, as they were at one moment.
+fn both(dir: &Path) -> impl Iterator<Item = File> {
+    let open = |path: PathBuf| File::open(path).ok();
+    loop {
+        let (older, newer) = (open(older_of(dir)), open(file_of(dir)));
+        let again = open(older_of(dir));
+        let [before, now, after] =
+            [&older, &newer, &again].map(|file| file.as_ref().and_then(inode));
+        // Otherwise it was turned over in between.
+        if before == after && (before.is_none() || before != now) {
+            return older.into_iter().chain(newer);
+        }
+    }
 }
 
 fn inode(file: &File) -> Option<(u64, u64)> {
@@ -309,6 +331,12 @@ mod tests {
         assert_eq!(last(Some(2)), "22\n3\n");
         assert_eq!(last(Some(0)), "");
         assert_eq!(last(Some(9)), "1\n22\n3\n");
+        // One that has no end yet is the last one, in all its parts.
+        log.write(Stream::Stdout, b"4");
+        log.write(Stream::Stdout, b"4");
+        assert_eq!(last(Some(1)), "44");
+        assert_eq!(last(Some(2)), "3\n44");
+        assert_eq!(last(Some(0)), "");
         let later = Time::now();
         assert_eq!(Reader::open(dir.path()).last(None, Some(later)).unwrap().len(), 0);
     }
@@ -334,6 +362,42 @@ mod tests {
         assert!(size("log") + size("log.1") > most);
         let kept = text(Reader::open(dir.path()).last(None, None).unwrap());
         assert!(all.ends_with(&kept) && kept.len() > 100);
+    }
+
+    /// A follower that looks away while the log is turned over twice finds what there still is.
+    #[test]
+    fn turned_over_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Writer::open(dir.path(), 100).unwrap();
+        log.write(Stream::Stdout, b"1\n");
+        let mut follower = Reader::open(dir.path());
+        assert_eq!(follower.next_line().unwrap().unwrap().text, b"1\n");
+        log.write(Stream::Stdout, b"2\n3\n4\n5\n");
+        assert_eq!(text(std::iter::from_fn(|| follower.next_line().unwrap())), "2\n3\n4\n5\n");
+    }
+
+    /// One write is cut where the file is full.
+    #[test]
+    fn much_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Writer::open(dir.path(), 1000).unwrap();
+        log.write(Stream::Stdout, &b"\n".repeat(1000));
+        let size = |name| fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(size("log") <= 1000 && size("log.1") <= 1000);
+        assert!(size("log") + size("log.1") > 1000);
+    }
+
+    /// What was begun to be written and taken back is nothing that a follower has seen.
+    #[test]
+    fn a_line_that_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Writer::open(dir.path(), SIZE).unwrap();
+        let mut follower = Reader::open(dir.path());
+        log.file.write_all(b"half a line").unwrap();
+        assert_eq!(follower.next_line().unwrap(), None);
+        log.file.set_len(0).unwrap();
+        log.write(Stream::Stdout, b"a whole one\n");
+        assert_eq!(follower.next_line().unwrap().unwrap().text, b"a whole one\n");
     }
 
     #[test]
