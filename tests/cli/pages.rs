@@ -7,7 +7,7 @@ use std::fs;
 fn completions_know_the_flags() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let end = Sbx::new("completions").flags(shell).end().status(0).silent();
-        for word in ["memory", "timeout", "volume", "prune", "compile"] {
+        for word in ["memory", "timeout", "volume", "prune", "compile", "cidfile", "inspect"] {
             assert!(end.out().contains(word), "{shell} does not know {word}");
         }
     }
@@ -35,14 +35,28 @@ fn every_command_has_a_page() {
         .collect();
     pages.sort();
     let wanted = [
+        "sbx-attach.1",
         "sbx-cache-ls.1",
         "sbx-cache-prune.1",
         "sbx-cache.1",
         "sbx-compile.1",
         "sbx-completions.1",
+        "sbx-create.1",
         "sbx-doctor.1",
+        "sbx-exec.1",
+        "sbx-inspect.1",
+        "sbx-kill.1",
+        "sbx-logs.1",
         "sbx-man.1",
+        "sbx-pause.1",
+        "sbx-ps.1",
+        "sbx-rename.1",
+        "sbx-resume.1",
+        "sbx-rm.1",
         "sbx-run.1",
+        "sbx-start.1",
+        "sbx-stop.1",
+        "sbx-wait.1",
         "sbx.1",
     ];
     assert_eq!(pages, wanted);

@@ -6,8 +6,10 @@
 //! code in `target/test-cache`.
 #![allow(dead_code, unused_imports, reason = "each test program uses its own part of the harness")]
 
+mod kept;
 mod running;
 
+pub(crate) use kept::{Kept, eventually, is_alive, used, working};
 pub(crate) use running::{Outcome, Running, processes_in};
 
 use std::ffi::{OsStr, OsString};
@@ -133,6 +135,13 @@ impl Sbx {
         let mut sbx = Self::new("run");
         sbx.workload.push(workload.as_ref().to_owned());
         sbx
+    }
+
+    /// The same with another verb that takes what `run` takes.
+    pub(crate) fn instead_of_run(mut self, verb: &str) -> Self {
+        assert_eq!(self.words[0], "run");
+        self.words[0] = verb.into();
+        self
     }
 
     /// A shell command line in which `"$@"` is this run.

@@ -5,7 +5,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group,
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -201,8 +201,13 @@ fn has_threads(process: &Path) -> bool {
 }
 
 fn parent(process: i32) -> Option<i32> {
+    stat(process)?.get(1)?.parse().ok()
+}
+
+/// What `/proc` tells of a process behind its name: its state, parent, group, session and so on.
+pub(super) fn stat(process: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    Some(stat.rsplit_once(") ")?.1.split(' ').map(Into::into).collect())
 }
 
 /// What `/proc` tells of a process or thread.
@@ -220,19 +225,25 @@ fn state_and_group(dir: &Path) -> Option<(String, i32)> {
 fn nothing_left(pid: Pid, temporary: &Path) {
     let files: Vec<_> = fs::read_dir(temporary).unwrap().flatten().map(|e| e.path()).collect();
     assert!(files.is_empty(), "sbx left {files:?} behind");
-    let name = format!("sbx-{}", pid.as_raw_nonzero());
+    let groups = control_groups(pid.as_raw_pid());
+    assert!(groups.is_empty(), "sbx left {groups:?} behind");
+}
+
+/// The control groups that the sbx of this number has made.
+pub(super) fn control_groups(pid: i32) -> Vec<PathBuf> {
+    let name = format!("sbx-{pid}");
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let mut found = Vec::new();
     for mount in mounts.lines().filter(|l| l.contains(" - cgroup")) {
         let mount = Path::new(mount.split(' ').nth(4).unwrap());
         for path in own.lines().filter_map(|l| l.splitn(3, ':').nth(2)) {
             let below = mount.join(path.trim_start_matches('/'));
-            for dir in below.ancestors().take_while(|d| d.starts_with(mount)) {
-                let group = dir.join(&name);
-                assert!(!group.exists(), "sbx left {} behind", group.display());
-            }
+            let dirs = below.ancestors().take_while(|d| d.starts_with(mount));
+            found.extend(dirs.map(|dir| dir.join(&name)).filter(|group| group.exists()));
         }
     }
+    found
 }
 
 /// How a run ended, and what it wrote.
