@@ -243,7 +243,11 @@ fn a_restarted_sandbox_is_a_new_one() {
         return skipped("control groups are root's here");
     }
     let run = kept.run(guest("exit")).flags("--name y --restart on-failure:2 --cpus 0.5");
-    run.args(["7"]).end().status(0).silent();
+    let begun = run.args(["7"]).end();
+    if begun.err().contains("cannot enforce --cpus") {
+        return skipped("this host has no cpu controller");
+    }
+    begun.status(0).silent();
     kept.sbx("wait y").end().status(0).prints("7\n").silent();
     assert_eq!(kept.inspect("y")["status"]["restarts"], 2);
 }

@@ -24,6 +24,7 @@ mod environment;
 mod exit_status;
 mod fds;
 mod fuel;
+mod kept;
 mod memory;
 mod output;
 mod pids;
@@ -60,7 +61,11 @@ impl Backend {
 
     /// A run of a guest.
     pub(crate) fn run(self, name: &str) -> Sbx {
-        let run = Sbx::run(self.guest(name));
+        self.held(Sbx::run(self.guest(name)))
+    }
+
+    /// A run, on this backend.
+    pub(crate) fn held(self, run: Sbx) -> Sbx {
         match self {
             Self::Module | Self::Component => run,
             // Not as sbx finds best: a KVM that is lost must not go unnoticed.
