@@ -24,6 +24,7 @@ mod environment;
 mod exit_status;
 mod fds;
 mod fuel;
+mod jail;
 mod kept;
 mod memory;
 mod output;

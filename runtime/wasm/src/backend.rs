@@ -24,6 +24,7 @@ use crate::memory::MemoryBudget;
 use crate::network::NetworkRules;
 use crate::notes::Notes;
 use crate::program::{self, Compiler, Program};
+use crate::seccomp::{self, Guest};
 use crate::stdio::{Input, Output, OutputSpent};
 use crate::volumes::{self, Open};
 use crate::{invoke, preview1, preview2};
@@ -348,7 +349,9 @@ impl Prepared {
         let end = fds.map(|fds| Ok(process::files_end()?.saturating_add(fds))).transpose()?;
         let network = !self.spec.allow_net.is_empty() || !self.spec.listen.is_empty();
         landlock::confine(volumes::reachable(&self.volumes), network)?;
-        end.map_or(Ok(()), process::limit_files)
+        end.map_or(Ok(()), process::limit_files)?;
+        let component = matches!(self.linked, Linked::Component(_));
+        seccomp::confine(Guest { component, network })
     }
 
     fn fuel<T>(&self, store: &mut Store<T>) -> std::result::Result<(), String> {

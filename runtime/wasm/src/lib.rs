@@ -25,6 +25,7 @@ mod notes;
 mod preview1;
 mod preview2;
 pub mod program;
+mod seccomp;
 mod stdio;
 mod volumes;
 
