@@ -16,16 +16,16 @@
 //! Not here: further processes in the sandbox, and what it uses.
 
 mod clients;
+mod start;
 mod streams;
+
+pub use start::{Make, start, start_attached};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sbx_core::{Command, Error, Exit, Lifecycle, Result, Signal};
-use sbx_host::process;
 use sbx_host::signals::{self, Signals};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use crate::Time;
 use crate::control::{self, Reply, Request};
 use crate::log::{self, Stream};
 use crate::record::{Config, State, Status};
-use crate::store::{Entry, Lock, Store};
+use crate::store::{Entry, Lock};
 use clients::Clients;
 use sbx_host::frame::{Connection, End, Frame};
 use streams::Streams;
@@ -48,67 +48,6 @@ const GOOD_RUN: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long what the workload wrote last may take to be read once it has ended.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
-
-/// Prepares a sandbox, as a command in the foreground would.
-pub type Make<'a> = &'a dyn Fn(&Config) -> Result<Lifecycle>;
-
-/// How a start went, as it is told to the command that asked for it.
-#[derive(Serialize, Deserialize)]
-enum Report {
-    Started,
-    Failed { status: u8, why: String },
-}
-
-/// Starts a sandbox in the background, and returns once its workload has begun.
-///
-/// # Errors
-/// Why it could not begin; there is no supervisor then.
-pub fn start(store: &Store, entry: &Entry, lock: Lock, make: Make<'_>) -> Result<()> {
-    start_attached(store, entry, lock, make, None)
-}
-
-/// The same, for one who is attached before the workload writes its first byte, and for whom it waits
-/// when it writes faster than is read: the other end of `attached` is for [`crate::attach`].
-///
-/// # Errors
-/// As for [`start`].
-pub fn start_attached(
-    store: &Store,
-    entry: &Entry,
-    lock: Lock,
-    make: Make<'_>,
-    attached: Option<UnixStream>,
-) -> Result<()> {
-    let config = entry.config()?;
-    let mut report = process::background(|report| {
-        let mut report = File::from(report);
-        let begun = Supervisor::begin(entry, &config, &lock, make, &report, attached);
-        let said = match &begun {
-            Ok(_) => Report::Started,
-            Err(e) => Report::Failed { status: e.status(), why: e.to_string() },
-        };
-        let text = serde_json::to_vec(&said).unwrap_or_default();
-        // Nobody hears it only if whoever asked was killed.
-        let _ = report.write_all(&text);
-        drop(report);
-        if let Ok(supervisor) = begun
-            && supervisor.run()
-            && config.remove
-        {
-            let _ = store.remove(entry, lock);
-        }
-    })?;
-    let mut text = Vec::new();
-    let read = report.read_to_end(&mut text);
-    let failed = || Error::Refused("the sandbox's supervisor failed to start".into());
-    read.map_err(|_| failed())?;
-    match serde_json::from_slice(&text).map_err(|_| failed())? {
-        Report::Started => Ok(()),
-        Report::Failed { status: 127, why } => Err(Error::NotFound(why)),
-        Report::Failed { status: 126, why } => Err(Error::NotRunnable(why)),
-        Report::Failed { why, .. } => Err(Error::Refused(why)),
-    }
-}
 
 /// What a wait is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

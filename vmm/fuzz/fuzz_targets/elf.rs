@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sbx_fuzz::file;
-use sbx_vmm::boot::{self, Boot, Initrd, Way, acpi, image, layout};
+use sbx_vmm::boot::{self, Boot, Initrd, Way, acpi, board, image};
 use sbx_vmm::memory::{self, GuestMemory};
 use std::sync::OnceLock;
 
@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let _ = image::recognise(&content[..content.len().min(image::HEAD)]);
     let kernel = file::of(content);
-    let machine = acpi::Machine { cpus: 1, transports: &[], keyboard: false };
+    let machine = acpi::Machine { board: &board::KVM, cpus: 1, transports: &[], keyboard: false };
     let initrd = Some(Initrd::Pieces(&[&[1; 5000]]));
     let boot = Boot { kernel: &kernel, way, initrd, cmdline: "console=ttyS0", machine };
     if let Ok(entry) = boot::prepare(mem, &boot) {
