@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sbx_core::Error;
-use sbx_supervisor::Store;
+use sbx_supervisor::{State, Store};
 
 use crate::args::sandbox::StartArgs;
 use crate::{attach, sandbox};
@@ -12,9 +12,15 @@ pub(crate) fn start(args: &StartArgs) -> Result<u8> {
         return attached(args);
     }
     sandbox::each(&args.names.names, |store, entry| {
-        // As in docker, one that runs already is as was asked.
-        if let Some(lock) = entry.lock()? {
-            sandbox::start(store, entry, lock)?;
+        // As in docker, one that runs already is as was asked, and one that is held is not.
+        match entry.lock()? {
+            Some(lock) => sandbox::start(store, entry, lock)?,
+            None if entry.status()?.state == State::Paused => {
+                return Err(Error::Refused(
+                    "cannot start a sandbox that is paused; let it go on with: sbx resume".into(),
+                ));
+            }
+            None => {}
         }
         Ok(None)
     })

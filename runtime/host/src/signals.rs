@@ -60,6 +60,12 @@ pub fn number(text: &str) -> Option<i32> {
     NAMES.into_iter().find_map(|(known, number)| (known == name).then_some(number))
 }
 
+/// Whether a machine's process passes this signal on to the workload, or is itself all that it is for. Any
+/// other means something to that process, or ends it.
+pub fn reaches_a_machine(number: i32) -> bool {
+    number == libc::SIGKILL || FORWARDED.contains(&number)
+}
+
 /// The signals that a sandbox's process answers to.
 #[derive(Debug)]
 pub struct Signals {
