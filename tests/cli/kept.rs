@@ -94,6 +94,7 @@ fn what_the_state_does_not_allow_is_refused() {
         ("kill over", "a sandbox that is exited"),
         ("resume up", "a sandbox that is running"),
         ("pause held", "a sandbox that is paused"),
+        ("start held", "a sandbox that is paused"),
         ("rm up", "stop it first, or use rm -f"),
         ("rm held", "stop it first, or use rm -f"),
         ("stop nobody", "there is no sandbox nobody"),
@@ -105,8 +106,9 @@ fn what_the_state_does_not_allow_is_refused() {
     // As one: what can be done is done.
     let end = kept.sbx("pause over up nobody").end().status(1).prints("up\n");
     assert_eq!(end.sentences().len(), 2, "{end}");
+    kept.sbx("resume up").end().status(0).silent();
     // What is so already is no mistake.
-    for words in ["stop new", "stop over", "start held"] {
+    for words in ["stop new", "stop over", "start up"] {
         kept.sbx(words).end().status(0).silent();
     }
     assert_eq!(
@@ -250,6 +252,22 @@ fn a_restarted_sandbox_is_a_new_one() {
     begun.status(0).silent();
     kept.sbx("wait y").end().status(0).prints("7\n").silent();
     assert_eq!(kept.inspect("y")["status"]["restarts"], 2);
+}
+
+/// What is there at one start need not be at the next.
+#[test]
+fn a_workload_that_goes_away_between_two_lives() {
+    let kept = Kept::new();
+    let dir = tempdir();
+    let copy = dir.path().join("exit.wasm");
+    fs::copy(guest("exit"), &copy).unwrap();
+    let run = kept.run(&copy).flags("--name x --restart always").args(["7"]);
+    run.end().status(0).silent();
+    fs::remove_file(&copy).unwrap();
+    kept.sbx("wait x").end().status(0).prints("125\n").silent();
+    let status = kept.inspect("x")["status"].clone();
+    assert_eq!(status["state"], "exited", "{status}");
+    assert!(status["notes"].to_string().contains("exit.wasm"), "{status}");
 }
 
 /// One that waits for its next life is ended as one that runs is.

@@ -122,7 +122,8 @@ impl Kept {
     #[track_caller]
     pub(crate) fn kill_supervisor(&self, name: &str) {
         let supervisor = self.supervisor(name);
-        let all = working(supervisor);
+        let mut all = working(supervisor);
+        all.insert(supervisor.as_raw_pid());
         kill_process(supervisor, Signal::KILL).unwrap();
         eventually("processes are left of a sandbox whose supervisor was killed", || {
             !all.iter().any(|pid| is_alive(*pid))
