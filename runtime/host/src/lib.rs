@@ -12,6 +12,7 @@ pub mod process;
 pub mod program;
 pub mod signals;
 pub mod terminal;
+pub mod usage;
 pub mod volumes;
 pub mod workload;
 
