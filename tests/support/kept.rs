@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::running::{control_groups, processes_in, stat};
 
+/// What is no sandbox's own.
+const STAYS: [&str; 4] = ["events", "events.1", "lock", "names"];
+
 /// A state directory. At its drop all its sandboxes are removed, and nothing of them may be left.
 pub(crate) struct Kept {
     dir: tempfile::TempDir,
@@ -160,7 +163,7 @@ impl Kept {
         let inside = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
         let all = inside(self.place()).chain(inside(self.place().join("names")));
         all.map(|e| e.path())
-            .filter(|path| !path.ends_with("lock") && !path.ends_with("names"))
+            .filter(|path| !STAYS.iter().any(|name| path.ends_with(name)))
             .collect()
     }
 }

@@ -12,6 +12,8 @@
 
 pub mod attach;
 pub mod control;
+pub mod events;
+mod lines;
 pub mod log;
 mod names;
 pub mod record;

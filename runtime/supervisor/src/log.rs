@@ -10,12 +10,13 @@
 use sbx_core::{Error, Result};
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::Time;
+use crate::lines::{Lines, older};
 
 /// Bytes of log that are kept unless others are asked for.
 pub const SIZE: u64 = 16 << 20;
@@ -40,10 +41,6 @@ impl Stream {
 
 fn file_of(dir: &Path) -> PathBuf {
     dir.join("log")
-}
-
-fn older_of(dir: &Path) -> PathBuf {
-    dir.join("log.1")
 }
 
 /// Writes a log. What cannot be written is counted, and never holds the workload up.
@@ -124,7 +121,7 @@ impl Writer {
 
     /// Begins a new file. If that fails, the old one grows on: rather too much than nothing.
     fn turn_over(&mut self) {
-        let moved = fs::rename(file_of(&self.dir), older_of(&self.dir));
+        let moved = fs::rename(file_of(&self.dir), older(&file_of(&self.dir)));
         if let Ok(file) = moved.and_then(|()| append_to(&file_of(&self.dir))) {
             self.file = file;
             self.size = 0;
@@ -174,18 +171,12 @@ impl Line {
 
 /// Reads a log, and what is added to it while it is read.
 #[derive(Debug)]
-pub struct Reader {
-    dir: PathBuf,
-    /// The file that is read, and after it the newer ones.
-    now: Option<BufReader<File>>,
-    next: VecDeque<BufReader<File>>,
-}
+pub struct Reader(Lines);
 
 impl Reader {
     /// A reader of the log in `dir`, from its beginning. One that does not exist yet is empty.
     pub fn open(dir: &Path) -> Self {
-        let next: VecDeque<_> = both(dir).map(BufReader::new).collect();
-        Self { dir: dir.into(), now: None, next }
+        Self(Lines::open(file_of(dir)))
     }
 
     /// The next line, if there is one yet.
@@ -193,50 +184,14 @@ impl Reader {
     /// # Errors
     /// When the log cannot be read.
     pub fn next_line(&mut self) -> Result<Option<Line>> {
-        loop {
-            let Some(file) = &mut self.now else {
-                if !self.go_on() {
-                    return Ok(None);
-                }
-                continue;
-            };
-            let failed = |e| Error::host("read the sandbox's log", e);
-            let mut raw = Vec::new();
-            let count = file.read_until(b'\n', &mut raw).map_err(failed)?;
-            if let Some(raw) = raw.strip_suffix(b"\n") {
-                let line = Line::parse(raw);
-                // What is no line was damaged by a crash of the host's; what follows is not.
-                if line.is_some() {
-                    return Ok(line);
-                }
-                continue;
-            }
-            if count > 0 {
-                // A line whose end has not been written yet, and is taken back if there is no room for that.
-                let back = i64::try_from(count).unwrap_or_default();
-                file.seek(SeekFrom::Current(-back)).map_err(failed)?;
-            }
-            if !self.go_on() {
-                return Ok(None);
+        let failed = |e| Error::host("read the sandbox's log", e);
+        while let Some(raw) = self.0.next_line().map_err(failed)? {
+            // What is no line was damaged by a crash of the host's; what follows is not.
+            if let Some(line) = Line::parse(&raw) {
+                return Ok(Some(line));
             }
         }
-    }
-
-    /// At the end of a file: whether there is a newer one to go on with.
-    fn go_on(&mut self) -> bool {
-        if self.next.is_empty() {
-            let here = self.now.as_ref().and_then(|file| inode(file.get_ref()));
-            let files: Vec<_> = both(&self.dir).collect();
-            // All but those up to the one that is read. If that is gone, so are those in between.
-            let known = files.iter().position(|file| inode(file) == here).map_or(0, |at| at + 1);
-            self.next.extend(files.into_iter().skip(known).map(BufReader::new));
-            // What was written to the old one just before it was turned over comes first.
-            if self.now.is_some() {
-                return !self.next.is_empty();
-            }
-        }
-        self.now = self.next.pop_front();
-        self.now.is_some()
+        Ok(None)
     }
 
     /// The last `count` lines, of those at or after `since`.
@@ -265,25 +220,6 @@ impl Reader {
         }
         Ok(lines.into_iter().map(|(line, _)| line).collect())
     }
-}
-
-/// The older file and the newer one, as far as they exist, as they were at one moment.
-fn both(dir: &Path) -> impl Iterator<Item = File> {
-    let open = |path: PathBuf| File::open(path).ok();
-    loop {
-        let (older, newer) = (open(older_of(dir)), open(file_of(dir)));
-        let again = open(older_of(dir));
-        let [before, now, after] =
-            [&older, &newer, &again].map(|file| file.as_ref().and_then(inode));
-        // Otherwise it was turned over in between.
-        if before == after && (before.is_none() || before != now) {
-            return older.into_iter().chain(newer);
-        }
-    }
-}
-
-fn inode(file: &File) -> Option<(u64, u64)> {
-    file.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]

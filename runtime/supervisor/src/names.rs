@@ -1,4 +1,7 @@
-//! Names for sandboxes that were given none: two words, easy to say and to tell apart.
+//! What sandboxes are called: identifications, which are random, and names for those that were given none,
+//! which are two words, easy to say and to tell apart.
+
+use sbx_core::{Error, Result};
 
 const FIRST: [&str; 32] = [
     "amber", "brave", "calm", "clever", "cosy", "crisp", "eager", "early", "fair", "fond",
@@ -26,6 +29,25 @@ pub(crate) fn is_valid(name: &str) -> bool {
     name.len() <= 128
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(inner)
+}
+
+/// Whether this is an identification.
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A new identification.
+pub(crate) fn random_id() -> Result<String> {
+    let bytes: [u8; 32] = random()?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::host("get random numbers", e))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ROOT/                    0700, the user's own
 //!   lock                   held while names are given and taken away
 //!   names/NAME -> ID       a symbolic link for each
+//!   events, events.1       what has happened to all of them, the older part in the second (events.rs)
 //!   ID/                    one sandbox
 //!     config.json          what was asked (record.rs); written before the directory has its name, and
 //!                          replaced by rename when that changes
@@ -31,7 +32,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::names;
+use crate::events::{self, What};
+use crate::names::{self, is_id, random, random_id};
 use crate::record::{Config, State, Status, VERSION};
 
 /// A record is a few kilobytes; one that is larger is none.
@@ -126,7 +128,11 @@ impl Store {
             Ok(lock)
         };
         match fill() {
-            Ok(lock) => Ok((self.entry(config.id.clone()), lock)),
+            Ok(lock) => {
+                let entry = self.entry(config.id.clone());
+                events::tell(&entry, Some(config), What::Create);
+                Ok((entry, lock))
+            }
             Err(e) => {
                 let _ = fs::remove_dir_all(&draft);
                 self.forget_names(&config.id);
@@ -150,7 +156,9 @@ impl Store {
         symlink(&entry.id, links.join(name)).map_err(failed)?;
         let written = write(&entry.dir, "config.json", &config);
         let _ = fs::remove_file(links.join(if written.is_ok() { &old } else { name }));
-        written
+        written?;
+        events::tell(entry, Some(&config), What::Rename { old_name: old });
+        Ok(())
     }
 
     /// Whether a sandbox can be called so.
@@ -205,13 +213,20 @@ impl Store {
         let failed = |e| Error::host(format!("remove sandbox {}", short(&entry.id)), e);
         {
             let _names = self.lock_names()?;
+            let config = entry.config().ok();
             self.forget_names(&entry.id);
             let gone = self.root.join(format!(".old-{}", entry.id));
             fs::rename(&entry.dir, &gone).map_err(failed)?;
+            events::tell(entry, config.as_ref(), What::Remove);
             fs::remove_dir_all(&gone).map_err(failed)?;
         }
         drop(lock);
         Ok(())
+    }
+
+    /// Its directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     fn entry(&self, id: String) -> Entry {
@@ -452,22 +467,6 @@ struct Form {
 /// The beginning of an identification, as it is shown.
 pub fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)
-}
-
-fn is_id(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn random_id() -> Result<String> {
-    let bytes: [u8; 32] = random()?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::host("get random numbers", e))?;
-    Ok(bytes)
 }
 
 /// Writes a record by rename.

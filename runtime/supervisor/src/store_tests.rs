@@ -119,7 +119,7 @@ fn what_is_removed_is_gone() {
     symlink(entry.id(), store.root.join("names/old")).unwrap();
     let late = entry.open_lock().unwrap();
     store.remove(&entry, lock).unwrap();
-    assert_eq!(names_in(store.root.clone()), ["lock", "names"]);
+    assert_eq!(names_in(store.root.clone()), ["events", "lock", "names"]);
     assert_eq!(names_in(store.root.join("names")), [""; 0]);
     // Who found it before finds out, even who had its lock open already.
     let gone = |error: Error| assert!(error.to_string().contains("has been removed"), "{error}");
@@ -152,7 +152,7 @@ fn leftovers_are_nothing() {
     assert_eq!(store.find("stale").unwrap().id(), entry.id());
     create(&store, "strange");
     let left = names_in(root).into_iter().filter(|name| name.len() != 64).collect::<Vec<_>>();
-    assert_eq!(left, ["lock", "names", "stranger"]);
+    assert_eq!(left, ["events", "lock", "names", "stranger"]);
 }
 
 /// A state that needs a supervisor is one only as long as somebody holds the lock.

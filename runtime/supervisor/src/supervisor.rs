@@ -18,6 +18,7 @@
 mod clients;
 mod start;
 mod streams;
+mod told;
 
 pub use start::{Make, start, start_attached};
 
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::Time;
 use crate::control::{self, Reply, Request};
+use crate::events::What;
 use crate::log::{self, Stream};
 use crate::record::{Config, State, Status};
 use crate::store::{Entry, Lock};
@@ -44,8 +46,6 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A workload that ran so long has worked, and the next delay is the first again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
-/// How long those who wait may take to read what is theirs, once all is over.
-const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long what the workload wrote last may take to be read once it has ended.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
@@ -82,6 +82,8 @@ struct Supervisor<'a> {
     delay: Duration,
     /// When it is started again.
     restart_at: Option<Instant>,
+    /// What is told of an end once the record has it.
+    untold: Vec<What>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -136,19 +138,10 @@ impl<'a> Supervisor<'a> {
             begun: Instant::now(),
             delay: FIRST_DELAY,
             restart_at: None,
+            untold: Vec::new(),
         };
         new.running()?;
         Ok(new)
-    }
-
-    /// Says that the workload runs.
-    fn running(&mut self) -> Result<()> {
-        self.status.state = State::Running;
-        self.status.process = self.lifecycle.process();
-        self.status.started = Some(Time::now());
-        self.status.finished = None;
-        self.begun = Instant::now();
-        self.entry.write(&self.status)
     }
 
     /// Holds the sandbox until its last end; false if that could not be told.
@@ -184,27 +177,9 @@ impl<'a> Supervisor<'a> {
         }
         self.status.supervisor = None;
         let written = self.entry.write_last(&self.status).is_ok();
+        self.tell_end();
         self.say_goodbye();
         written
-    }
-
-    /// Tells all who wait of the end, and waits a while for them to read what is theirs.
-    fn say_goodbye(&mut self) {
-        let exit = self.status.exit.clone().unwrap_or(Exit::Code(0));
-        let end = End { exit: exit.clone(), notes: self.lifecycle.notes().to_vec() };
-        self.clients.tell_end(&Reply::Ended(exit), &Frame::End(end));
-        let deadline = Instant::now() + LAST_WORDS;
-        while self.clients.are_owed() && Instant::now() < deadline {
-            let interests = self.clients.interests().filter(|(.., write)| *write);
-            let (indices, mut files): (Vec<_>, Vec<_>) = interests
-                .map(|(index, file, ..)| (index, PollFd::from_borrowed_fd(file, PollFlags::OUT)))
-                .unzip();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let _ = poll(&mut files, Timespec::try_from(left).ok().as_ref());
-            for index in indices {
-                let _ = self.clients.hear(index);
-            }
-        }
     }
 
     /// When the workload is to be asked about at the latest. One that has ended has no clock any more.
@@ -304,7 +279,11 @@ impl<'a> Supervisor<'a> {
             self.status.state = State::Exited;
             return Reply::Done;
         }
-        done(self.lifecycle.kill(Signal(number)))
+        let sent = self.lifecycle.kill(Signal(number));
+        if sent.is_ok() {
+            self.tell(What::Kill { signal: number });
+        }
+        done(sent)
     }
 
     fn hear(&mut self, index: usize) {
@@ -358,7 +337,9 @@ impl<'a> Supervisor<'a> {
         let moved = if held { self.lifecycle.pause() } else { self.lifecycle.resume() };
         if moved.is_ok() {
             self.status.state = if held { State::Paused } else { State::Running };
-            return done(self.entry.write(&self.status));
+            let written = self.entry.write(&self.status);
+            self.tell(if held { What::Pause } else { What::Resume });
+            return done(written);
         }
         done(moved)
     }
@@ -390,6 +371,7 @@ impl<'a> Supervisor<'a> {
             ));
         }
         let again = !self.ended_by_user && self.config.restart.wants(&exit, self.status.restarts);
+        self.untold = What::of_end(&exit);
         self.status.exit = Some(exit);
         self.status.state = if again { State::Restarting } else { State::Exited };
         if again {
@@ -399,6 +381,7 @@ impl<'a> Supervisor<'a> {
             self.restart_at = Instant::now().checked_add(self.delay);
             self.delay = (self.delay * 2).min(LONGEST_DELAY);
             let _ = self.entry.write(&self.status);
+            self.tell_end();
         }
     }
 
@@ -408,7 +391,9 @@ impl<'a> Supervisor<'a> {
         let begun = self.try_start_again().and_then(|()| self.running());
         if let Err(e) = begun {
             // It cannot be started any more, and trying again would not change that.
-            self.status.exit = Some(Exit::Failed(e.to_string()));
+            let exit = Exit::Failed(e.to_string());
+            self.untold = What::of_end(&exit);
+            self.status.exit = Some(exit);
             self.status.notes = vec![e.to_string()];
             self.status.state = State::Exited;
             self.ended = None;
