@@ -3,6 +3,7 @@
 //! Names and short forms are docker's and podman's where they have one. Options before WORKLOAD are
 //! sbx's; all behind it belongs to the workload.
 
+pub(crate) mod observe;
 pub(crate) mod sandbox;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -349,7 +350,7 @@ pub(crate) enum CacheCommand {
 }
 
 /// How a list is printed.
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// Columns for people
     #[default]

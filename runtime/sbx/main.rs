@@ -12,6 +12,7 @@ mod compile;
 mod completions;
 mod create;
 mod doctor;
+mod events;
 mod exec;
 mod inspect;
 mod kill;
@@ -26,7 +27,9 @@ mod rm;
 mod run;
 mod sandbox;
 mod start;
+mod stats;
 mod stop;
+mod top;
 mod wait;
 
 use args::sandbox::Verb;
@@ -100,6 +103,9 @@ fn sandbox(verb: Verb) -> anyhow::Result<u8> {
         Verb::Wait(args) => wait::wait(&args),
         Verb::Rm(args) => rm::rm(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Stats(args) => stats::stats(&args),
+        Verb::Top(args) => top::top(&args),
+        Verb::Events(args) => events::events(&args),
         Verb::Rename { sandbox, name } => rename::rename(&sandbox, &name),
     }
 }

@@ -1,7 +1,6 @@
 //! `sbx ps`: the sandboxes, and how they stand.
 
 use anyhow::Result;
-use sbx_core::route::Kind;
 use sbx_supervisor::store::short;
 use sbx_supervisor::{Config, Entry, State, Status, Store};
 use serde::Serialize;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use crate::args::Format;
 use crate::args::sandbox::{Filter, PsArgs};
-use crate::print;
+use crate::{print, sandbox};
 
 /// One line of the list.
 #[derive(Serialize)]
@@ -73,11 +72,6 @@ fn row(entry: &Entry, all: bool) -> Option<Row> {
 
 fn described(config: Config, status: &Status) -> Row {
     let workload = config.spec.workload.file_name().unwrap_or_default().to_string_lossy();
-    let backend = match (config.kind, &config.accelerator) {
-        (Kind::Wasm, _) => "wasm".into(),
-        (Kind::Vm, Some(accelerator)) => format!("vm ({accelerator})"),
-        (Kind::Vm, None) => "vm".into(),
-    };
     let exit = status.exit.as_ref().map(|exit| exit.status());
     let since = |time: Option<sbx_supervisor::Time>| {
         time.map(|time| coarse(time.ago())).unwrap_or_else(|| "a while".into())
@@ -96,7 +90,7 @@ fn described(config: Config, status: &Status) -> Row {
     };
     Row {
         workload: workload.into_owned(),
-        backend,
+        backend: sandbox::backend(&config),
         state: status.state.name(),
         status: text,
         created: config.created.to_string(),
@@ -130,7 +124,7 @@ fn holds(filter: &Filter, row: &Row) -> bool {
 }
 
 /// A time in its largest unit, as people say it.
-fn coarse(time: Duration) -> String {
+pub(crate) fn coarse(time: Duration) -> String {
     let seconds = time.as_secs();
     let units =
         [(86_400 * 7, "week"), (86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
@@ -143,11 +137,11 @@ fn coarse(time: Duration) -> String {
 }
 
 fn table(rows: &[Row], id: impl Fn(&Row) -> String) -> String {
-    let mut lines =
-        vec![["SANDBOX ID", "WORKLOAD", "BACKEND", "CREATED", "STATUS", "NAME"].map(String::from)];
+    let headings = ["SANDBOX ID", "WORKLOAD", "BACKEND", "CREATED", "STATUS", "NAME"];
+    let mut lines = vec![headings.map(String::from).to_vec()];
     lines.extend(rows.iter().map(|row| {
         let created = if row.created.is_empty() { String::new() } else { coarse(row.age) + " ago" };
-        [
+        vec![
             id(row),
             row.workload.clone(),
             row.backend.clone(),
@@ -156,16 +150,7 @@ fn table(rows: &[Row], id: impl Fn(&Row) -> String) -> String {
             row.name.clone(),
         ]
     }));
-    let width =
-        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
-        text.push('\n');
-    }
-    text
+    print::columns(&lines)
 }
 
 #[cfg(test)]

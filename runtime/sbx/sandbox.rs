@@ -29,6 +29,15 @@ pub(crate) fn kind_of(spec: &Spec) -> Kind {
     route(spec, workload::head(&spec.workload, &mut room)).kind
 }
 
+/// What holds a sandbox, for people: `wasm`, or `vm` with what executes it.
+pub(crate) fn backend(config: &Config) -> String {
+    match (config.kind, &config.accelerator) {
+        (Kind::Wasm, _) => "wasm".into(),
+        (Kind::Vm, Some(accelerator)) => format!("vm ({accelerator})"),
+        (Kind::Vm, None) => "vm".into(),
+    }
+}
+
 /// Prepares a sandbox, as for a run in the foreground.
 pub(crate) fn prepare(config: &Config) -> sbx_core::Result<Lifecycle> {
     let (spec, progress) = (&config.spec, Box::new(Spinner::default()));

@@ -43,6 +43,7 @@ fn every_command_has_a_page() {
         "sbx-completions.1",
         "sbx-create.1",
         "sbx-doctor.1",
+        "sbx-events.1",
         "sbx-exec.1",
         "sbx-inspect.1",
         "sbx-kill.1",
@@ -55,7 +56,9 @@ fn every_command_has_a_page() {
         "sbx-rm.1",
         "sbx-run.1",
         "sbx-start.1",
+        "sbx-stats.1",
         "sbx-stop.1",
+        "sbx-top.1",
         "sbx-wait.1",
         "sbx.1",
     ];

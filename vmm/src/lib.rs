@@ -29,6 +29,7 @@ mod workload;
 
 pub use backend::VmBackend;
 pub use explain::explain;
+pub use plan::MEMORY;
 
 /// The guest's first process (crate sbx-init): a static program for x86-64 Linux, to be `/init` in the
 /// initramfs.

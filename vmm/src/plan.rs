@@ -26,7 +26,7 @@ use crate::kernel::{self, Kernel};
 use crate::workload::{self, Runs, Workload};
 
 /// Memory of a guest for which no limit was set, in bytes.
-const MEMORY: u64 = 256 << 20;
+pub const MEMORY: u64 = 256 << 20;
 /// Less than this holds no kernel at all.
 const MEMORY_MIN: u64 = 16 << 20;
 /// The most processors of one guest.

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::observe::{EventsArgs, StatsArgs, TopArgs};
 use super::{Format, RunArgs, parse_env};
 
 /// What a sandbox that is kept is called and how it lives.
@@ -79,6 +80,9 @@ pub(crate) enum Verb {
     Rm(RmArgs),
     /// Print all that is known of sandboxes, as JSON
     Inspect(Names),
+    Stats(StatsArgs),
+    Top(TopArgs),
+    Events(EventsArgs),
     /// Give a sandbox another name
     Rename {
         /// Its name or identification
@@ -231,7 +235,7 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
     text.parse().map(|lines| Tail(Some(lines))).map_err(|_| "that is no number of lines".into())
 }
 
-fn parse_since(text: &str) -> Result<Time, String> {
+pub(super) fn parse_since(text: &str) -> Result<Time, String> {
     parse_duration(text).map(Time::before_now).or_else(|_| text.parse())
 }
 
