@@ -30,6 +30,7 @@ mod memory;
 mod output;
 mod pids;
 mod signals;
+mod stats;
 mod stdio;
 mod timeout;
 mod volumes;
