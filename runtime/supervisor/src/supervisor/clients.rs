@@ -196,9 +196,10 @@ impl Clients {
         }
     }
 
-    /// Whether somebody has yet to read what is theirs.
-    pub(super) fn are_owed(&self) -> bool {
-        self.0.iter().any(|client| !client.out.is_empty() && !client.done)
+    /// Whether somebody has yet to read what is theirs; one for whom the workload waited, or anybody.
+    pub(super) fn are_owed(&self, held_only: bool) -> bool {
+        let counts = |c: &Client| !held_only || c.attached.as_ref().is_some_and(|a| a.holds);
+        self.0.iter().any(|client| counts(client) && !client.out.is_empty() && !client.done)
     }
 
     /// Forgets those who are gone.

@@ -45,19 +45,24 @@ impl Supervisor<'_> {
         events::tell(self.entry, Some(config.as_ref().unwrap_or(self.config)), what);
     }
 
-    /// Tells all who wait of the end, and waits a while for them to read what is theirs.
+    /// Tells all who wait of the end, and waits a while for them to read what is theirs. One for whom the
+    /// workload waited loses nothing at its end either, however long it takes to read.
     pub(super) fn say_goodbye(&mut self) {
         let exit = self.status.exit.clone().unwrap_or(Exit::Code(0));
         let end = End { exit: exit.clone(), notes: self.lifecycle.notes().to_vec() };
         self.clients.tell_end(&Reply::Ended(exit), &Frame::End(end));
         let deadline = Instant::now() + LAST_WORDS;
-        while self.clients.are_owed() && Instant::now() < deadline {
+        while self.clients.are_owed(true)
+            || self.clients.are_owed(false) && Instant::now() < deadline
+        {
             let interests = self.clients.interests().filter(|(.., write)| *write);
             let (indices, mut files): (Vec<_>, Vec<_>) = interests
                 .map(|(index, file, ..)| (index, PollFd::from_borrowed_fd(file, PollFlags::OUT)))
                 .unzip();
             let left = deadline.saturating_duration_since(Instant::now());
-            let _ = poll(&mut files, Timespec::try_from(left).ok().as_ref());
+            // Past that moment there is only one to wait for.
+            let left = (!left.is_zero()).then(|| Timespec::try_from(left).ok()).flatten();
+            let _ = poll(&mut files, left.as_ref());
             for index in indices {
                 let _ = self.clients.hear(index);
             }
