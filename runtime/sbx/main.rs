@@ -18,6 +18,7 @@ mod inspect;
 mod kill;
 mod logs;
 mod man;
+mod metrics;
 mod pause;
 mod print;
 mod progress;
@@ -106,6 +107,7 @@ fn sandbox(verb: Verb) -> anyhow::Result<u8> {
         Verb::Stats(args) => stats::stats(&args),
         Verb::Top(args) => top::top(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Metrics => metrics::metrics(),
         Verb::Rename { sandbox, name } => rename::rename(&sandbox, &name),
     }
 }

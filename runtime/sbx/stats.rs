@@ -26,20 +26,21 @@ const UNKNOWN: &str = "-";
 
 /// What one sandbox uses. What is not known of one that does not run is nothing.
 #[derive(Serialize)]
-struct Row {
-    id: String,
-    name: String,
-    backend: String,
+pub(crate) struct Row {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) backend: String,
     accelerator: Option<String>,
-    state: State,
+    pub(crate) state: State,
     time: Time,
-    cpu_seconds: Option<f64>,
-    memory_bytes: Option<u64>,
-    memory_limit_bytes: Option<u64>,
-    read_bytes: Option<u64>,
-    write_bytes: Option<u64>,
-    pids: Option<u64>,
-    uptime_seconds: Option<f64>,
+    pub(crate) cpu_seconds: Option<f64>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) memory_limit_bytes: Option<u64>,
+    pub(crate) read_bytes: Option<u64>,
+    pub(crate) write_bytes: Option<u64>,
+    pub(crate) pids: Option<u64>,
+    pub(crate) uptime_seconds: Option<f64>,
+    pub(crate) restarts: u32,
     #[serde(skip)]
     process: Option<u32>,
     #[serde(skip)]
@@ -81,7 +82,7 @@ pub(crate) fn stats(args: &StatsArgs) -> Result<u8> {
 
 /// What these use now, the newest sandbox first. One that was removed meanwhile has no line, nor has one
 /// whose record is damaged.
-fn rows(entries: &[Entry], all: bool) -> sbx_core::Result<Vec<Row>> {
+pub(crate) fn rows(entries: &[Entry], all: bool) -> sbx_core::Result<Vec<Row>> {
     let processes = Processes::now()?;
     let mut rows = Vec::new();
     for entry in entries {
@@ -106,6 +107,7 @@ fn rows(entries: &[Entry], all: bool) -> sbx_core::Result<Vec<Row>> {
             write_bytes: blocks.map(|blocks| blocks.1),
             pids: usage.as_ref().map(|usage| usage.tasks),
             uptime_seconds: begun.map(|begun| begun.ago().as_secs_f64()),
+            restarts: status.restarts,
             process: status.process,
             looked: Instant::now(),
             id: config.id,

@@ -29,6 +29,7 @@ fn help_is_as_it_was() {
         ("stats --help", "sbx-stats"),
         ("top --help", "sbx-top"),
         ("events --help", "sbx-events"),
+        ("metrics --help", "sbx-metrics"),
         ("doctor --help", "sbx-doctor"),
         ("compile --help", "sbx-compile"),
         ("cache --help", "sbx-cache"),

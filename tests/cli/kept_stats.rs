@@ -97,6 +97,31 @@ fn the_processes_of_one() {
     kept.sbx("top y").end().status(125).prints("").says_only(&["a sandbox that is created"]);
 }
 
+/// A metric of each sandbox that runs, with a head that says what it is; and how many there are.
+#[test]
+fn metrics_for_prometheus() {
+    let kept = two();
+    let end = kept.sbx("metrics").end().status(0).silent();
+    let out = end.out();
+    assert!(out.contains("sbx_sandboxes{state=\"running\"} 1\n"), "{end}");
+    assert!(out.contains("sbx_sandboxes{state=\"created\"} 1\n"), "{end}");
+    let mut known = "";
+    for line in out.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            known = name;
+        } else if !line.starts_with("# HELP ") {
+            let (metric, value) = line.rsplit_once(' ').unwrap();
+            assert!(metric.starts_with(&format!("{known}{{")), "{line}");
+            assert!(value.parse::<f64>().is_ok_and(|value| value >= 0.0), "{line}");
+        }
+    }
+    let limit = out.lines().find(|line| line.starts_with("sbx_memory_limit_bytes{")).unwrap();
+    assert!(limit.contains("name=\"x\"") && limit.ends_with(" 67108864"), "{end}");
+    assert!(!out.contains("name=\"y\""), "it does not run\n{end}");
+}
+
 #[test]
 fn what_is_refused() {
     let kept = Kept::new();

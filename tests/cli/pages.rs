@@ -49,6 +49,7 @@ fn every_command_has_a_page() {
         "sbx-kill.1",
         "sbx-logs.1",
         "sbx-man.1",
+        "sbx-metrics.1",
         "sbx-pause.1",
         "sbx-ps.1",
         "sbx-rename.1",

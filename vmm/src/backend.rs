@@ -54,10 +54,10 @@ impl Backend for VmBackend {
         // A mistake of the user's is told before what the host lacks.
         let board = accelerator.as_ref().map_or(&board::KVM, Accelerator::board);
         let plan = plan::plan(spec, board)?;
-        let accelerator = accelerator?;
         // Whole processors are the guest's own; only a part of one has to be measured out.
         let cpus = spec.limits.cpus.filter(|cpus| !cpus.is_multiple_of(1000));
         let cgroup = cpus.map(Cgroup::with_cpus).transpose()?;
+        let accelerator = accelerator?;
         if let (Some(tell), Some(notice)) = (self.notice, accelerator.notice(spec.machine.accel)) {
             tell(&notice);
         }

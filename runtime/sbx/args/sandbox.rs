@@ -83,6 +83,8 @@ pub(crate) enum Verb {
     Stats(StatsArgs),
     Top(TopArgs),
     Events(EventsArgs),
+    /// Print what all sandboxes use, in the text format of Prometheus
+    Metrics,
     /// Give a sandbox another name
     Rename {
         /// Its name or identification
