@@ -154,8 +154,29 @@ impl Connection {
 
     /// Sends a piece, as far as the other end takes it now.
     pub fn send(&mut self, frame: &Frame) {
-        self.out.extend(frame.encode());
+        self.send_raw(&frame.encode());
+    }
+
+    /// Sends what is no piece, or one that is encoded already.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.out.extend(bytes);
         self.flush();
+    }
+
+    /// A line that has come in place of pieces, without its end.
+    pub fn line(&mut self) -> Option<Vec<u8>> {
+        let end = self.input.0.iter().position(|byte| *byte == b'\n')?;
+        let mut line: Vec<u8> = self.input.0.drain(..=end).collect();
+        line.pop();
+        Some(line)
+    }
+
+    /// The stream, for another who goes on with it.
+    ///
+    /// # Errors
+    /// When the host has no more descriptors.
+    pub fn stream(&self) -> std::io::Result<UnixStream> {
+        self.stream.try_clone()
     }
 
     /// Goes on with what waits.
