@@ -55,9 +55,10 @@ fn process(entry: &Entry, args: ExecArgs) -> Result<u8> {
         stdin: interactive,
         terminal: tty.then(|| terminal::size().unwrap_or(USUAL)),
     };
+    let signals = Signals::of_attached()?;
     let connection = attach::exec(entry, command)?.ok_or_else(|| not_running(entry))?;
     let options = Options { stdin: interactive, raw: interactive && tty, tty };
-    match attach::run(connection, options)? {
+    match attach::run(connection, options, signals)? {
         Left::Detached => Ok(0),
         Left::Ended(end) => Ok(told(&end.exit, &end.notes)),
     }
@@ -72,13 +73,15 @@ fn told(exit: &Exit, notes: &[String]) -> u8 {
 
 /// Another instance with the sandbox's grants.
 fn instance(entry: &Entry, config: Config, args: ExecArgs) -> Result<u8> {
+    // Before there is an instance, lest one of them end this process alone.
+    let signals = Signals::of_callers()?;
     let waiting = control::await_end(entry)?.ok_or_else(|| not_running(entry))?;
     std::env::set_current_dir(&config.cwd)
         .map_err(|e| Error::host(format!("go to {}", config.cwd.display()), e))?;
     let config = Config { spec: spec(config.spec.clone(), args)?, ..config };
     let mut sandbox = sandbox::prepare(&config)?;
     sandbox.start()?;
-    let (ended, signals) = (sandbox.ended()?, Signals::of_callers()?);
+    let ended = sandbox.ended()?;
     loop {
         let mut files = [
             PollFd::new(&ended, PollFlags::IN),

@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attached;
 mod cpu_time;
 mod cpus;
 mod disk;

@@ -54,12 +54,12 @@ pub fn exec(entry: &Entry, command: Command) -> Result<Option<UnixStream>> {
     Ok(control::converse(entry, &Request::Exec(command))?.map(|(_, stream)| stream))
 }
 
-/// Carries streams and signals until the end.
+/// Carries streams and signals until the end. The signals ([`Signals::of_attached`]) are taken over before
+/// there is a connection, so that none of them ends this process alone.
 ///
 /// # Errors
 /// When the supervisor is gone, or the caller's streams cannot be written.
-pub fn run(connection: UnixStream, options: Options) -> Result<Left> {
-    let signals = Signals::of_attached()?;
+pub fn run(connection: UnixStream, options: Options, signals: Signals) -> Result<Left> {
     let raw = options.raw.then(Raw::keys).flatten();
     let keys = raw.is_some();
     let mut attached = Attached { connection, options, signals, input: Decoder::default(), keys };
