@@ -164,13 +164,18 @@ const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const UNKNOWN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
-/// Confines the calling thread, and those that it starts.
+/// Confines the calling thread, and those that it starts. A kernel that has no seccomp confines nothing: the
+/// engine's checks stand by themselves, and `sbx doctor` tells.
 ///
 /// # Errors
-/// When the kernel has no seccomp.
+/// When the kernel refuses.
 pub(crate) fn confine(guest: Guest) -> Result<()> {
-    seccompiler::apply_filter(&program(guest))
-        .map_err(|e| Error::Refused(format!("cannot confine the sandbox with seccomp: {e}")))
+    let absent = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL));
+    match seccompiler::apply_filter(&program(guest)) {
+        Err(seccompiler::Error::Seccomp(e)) if absent(&e) => Ok(()),
+        applied => applied
+            .map_err(|e| Error::Refused(format!("cannot confine the sandbox with seccomp: {e}"))),
+    }
 }
 
 /// The filter: written out, since composing it by a library would take longer than all else that a start
