@@ -23,13 +23,19 @@ pub(crate) fn attach(args: &AttachArgs) -> Result<u8> {
     carry(connection, &config, !args.no_stdin, signals)
 }
 
-/// Starts a sandbox with the caller attached from the first byte on.
-pub(crate) fn start(store: &Store, entry: &Entry, lock: Lock, stdin: bool) -> Result<u8> {
+/// Starts a sandbox with the caller attached from the first byte on: with its standard input, if `stdin`,
+/// and without notices, if `quiet`.
+pub(crate) fn start(
+    store: &Store,
+    entry: &Entry,
+    lock: Lock,
+    (stdin, quiet): (bool, bool),
+) -> Result<u8> {
     let config = entry.config()?;
     let signals = Signals::of_attached()?;
     let failed = |e| Error::host("make a connection to the supervisor", e);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let make = |config: &Config| -> sbx_core::Result<Lifecycle> { sandbox::prepare(config) };
+    let make = |config: &Config| -> sbx_core::Result<Lifecycle> { sandbox::prepare(config, quiet) };
     supervisor::start_attached(store, entry, lock, &make, Some(theirs))?;
     carry(ours, &config, stdin, signals)
 }

@@ -7,10 +7,11 @@ use crate::args::RunArgs;
 use crate::{print, run, sandbox};
 
 pub(crate) fn create(args: RunArgs) -> Result<u8> {
-    let (spec, keep) = run::spec(args)?;
+    let quiet = args.quiet;
+    let asked = run::asked(args)?;
     let store = Store::open()?;
-    let (entry, lock, mut cidfile) = sandbox::keep(&store, spec, keep)?;
-    if let Err(e) = entry.config().and_then(|config| sandbox::prepare(&config)) {
+    let (entry, lock, mut cidfile) = sandbox::keep(&store, asked, quiet)?;
+    if let Err(e) = entry.config().and_then(|config| sandbox::prepare(&config, quiet)) {
         store.remove(&entry, lock)?;
         return Err(e.into());
     }

@@ -79,7 +79,7 @@ fn instance(entry: &Entry, config: Config, args: ExecArgs) -> Result<u8> {
     std::env::set_current_dir(&config.cwd)
         .map_err(|e| Error::host(format!("go to {}", config.cwd.display()), e))?;
     let config = Config { spec: spec(config.spec.clone(), args)?, ..config };
-    let mut sandbox = sandbox::prepare(&config)?;
+    let mut sandbox = sandbox::prepare(&config, false)?;
     sandbox.start()?;
     let ended = sandbox.ended()?;
     loop {

@@ -14,6 +14,7 @@ use std::path::Path;
 use crate::args::sandbox::KeepArgs;
 use crate::args::{GrantArgs, RunArgs, parse_env};
 use crate::progress::Spinner;
+use crate::sandbox::Asked;
 use crate::{attach, print, sandbox};
 
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
@@ -23,7 +24,7 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     }
     let wasm =
         WasmBackend { compile: args.compile.limits(), progress: Box::new(Spinner::new(quiet)) };
-    let (spec, _) = spec(args)?;
+    let Asked { spec, .. } = asked(args)?;
     let mut room = [0; HEAD];
     let route = route(&spec, workload::head(&spec.workload, &mut room));
     if explain {
@@ -50,14 +51,14 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
 
 /// Runs it as a sandbox that is kept: in the background, or with the caller attached.
 fn kept(args: RunArgs) -> Result<u8> {
-    let detach = args.detach;
-    let (spec, keep) = spec(args)?;
+    let (detach, quiet) = (args.detach, args.quiet);
+    let asked = asked(args)?;
     let store = Store::open()?;
-    let (entry, lock, mut cidfile) = sandbox::keep(&store, spec, keep)?;
+    let (entry, lock, mut cidfile) = sandbox::keep(&store, asked, quiet)?;
     let begun = if detach {
-        sandbox::start(&store, &entry, lock).map(|()| None).map_err(anyhow::Error::from)
+        sandbox::start(&store, &entry, lock, quiet).map(|()| None).map_err(anyhow::Error::from)
     } else {
-        attach::start(&store, &entry, lock, true).map(Some)
+        attach::start(&store, &entry, lock, (true, quiet)).map(Some)
     };
     // One that never began is as if it had not been asked for.
     let never = begun.is_err() && entry.status().is_ok_and(|status| status.started.is_none());
@@ -96,9 +97,9 @@ fn times() -> bool {
     std::env::var_os("SBX_TIMES").is_some_and(|value| value == "1")
 }
 
-/// What was asked for, and what is to be kept of it.
-pub(crate) fn spec(args: RunArgs) -> Result<(Spec, KeepArgs)> {
-    let RunArgs { grants, limits, machine, invoke, mut command, keep, .. } = args;
+/// What was asked for, of flags and a policy.
+pub(crate) fn asked(args: RunArgs) -> Result<Asked> {
+    let RunArgs { grants, limits, machine, compile, invoke, mut command, keep, .. } = args;
     let file = grants.policy.as_deref().map(Policy::read).transpose()?.unwrap_or_default();
     let backend = machine.backend();
     let machine = machine.machine(limits.images());
@@ -107,7 +108,7 @@ pub(crate) fn spec(args: RunArgs) -> Result<(Spec, KeepArgs)> {
     let mut spec = Spec { workload, backend, invoke, ..Spec::default() };
     spec.args = command;
     file.overlay(flags).apply(&mut spec)?;
-    Ok((spec, keep))
+    Ok(Asked { spec, keep, compile: compile.limits() })
 }
 
 fn policy(grants: GrantArgs) -> Result<Policy> {

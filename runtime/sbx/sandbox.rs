@@ -39,27 +39,40 @@ pub(crate) fn backend(config: &Config) -> String {
 }
 
 /// Prepares a sandbox, as for a run in the foreground.
-pub(crate) fn prepare(config: &Config) -> sbx_core::Result<Lifecycle> {
-    let (spec, progress) = (&config.spec, Box::new(Spinner::default()));
+pub(crate) fn prepare(config: &Config, quiet: bool) -> sbx_core::Result<Lifecycle> {
+    let Config { spec, compile_memory: memory, compile_time: cpu_time, .. } = config;
     match config.kind {
         Kind::Wasm => {
-            Lifecycle::create(&WasmBackend { compile: CompileLimits::default(), progress }, spec)
+            let compile = CompileLimits { memory: *memory, cpu_time: *cpu_time };
+            let progress = Box::new(Spinner::new(quiet));
+            Lifecycle::create(&WasmBackend { compile, progress }, spec)
         }
         Kind::Vm => Lifecycle::create(&VmBackend::default(), spec),
     }
+}
+
+/// What was asked of a sandbox.
+pub(crate) struct Asked {
+    pub(crate) spec: Spec,
+    pub(crate) keep: KeepArgs,
+    pub(crate) compile: CompileLimits,
 }
 
 /// A sandbox, its lock, and the file that was asked for with its identification.
 type Made = (Entry, Lock, Option<CidFile>);
 
 /// Makes a sandbox of what was asked, and holds its lock.
-pub(crate) fn keep(store: &Store, mut spec: Spec, keep: KeepArgs) -> Result<Made> {
+pub(crate) fn keep(store: &Store, asked: Asked, quiet: bool) -> Result<Made> {
+    let Asked { mut spec, keep, compile } = asked;
     let KeepArgs { name, labels, rm, cidfile, restart, log_size } = keep;
     let kind = kind_of(&spec);
     let mut accelerator = None;
     if kind == Kind::Vm {
         let found = Accelerator::find(spec.machine.accel)?;
         accelerator = Some(found.name().to_owned());
+        if let Some(notice) = found.notice(spec.machine.accel).filter(|_| !quiet) {
+            print::sentence(notice);
+        }
         // What is shown of it stays true.
         spec.machine.accel = if found.name() == "tcg" { Accel::Tcg } else { Accel::Kvm };
     }
@@ -77,6 +90,8 @@ pub(crate) fn keep(store: &Store, mut spec: Spec, keep: KeepArgs) -> Result<Made
         restart,
         remove: rm,
         log_size: log_size.unwrap_or(log::SIZE),
+        compile_memory: compile.memory,
+        compile_time: compile.cpu_time,
     };
     // Before there is a sandbox that nobody would know of.
     let cidfile = cidfile.map(|path| {
@@ -119,8 +134,8 @@ impl Drop for CidFile {
 }
 
 /// Starts a sandbox whose lock is held.
-pub(crate) fn start(store: &Store, entry: &Entry, lock: Lock) -> sbx_core::Result<()> {
-    supervisor::start(store, entry, lock, &prepare)
+pub(crate) fn start(store: &Store, entry: &Entry, lock: Lock, quiet: bool) -> sbx_core::Result<()> {
+    supervisor::start(store, entry, lock, &|config| prepare(config, quiet))
 }
 
 /// Asks a sandbox; none answers if it is not alive.

@@ -14,7 +14,7 @@ pub(crate) fn start(args: &StartArgs) -> Result<u8> {
     sandbox::each(&args.names.names, |store, entry| {
         // As in docker, one that runs already is as was asked, and one that is held is not.
         match entry.lock()? {
-            Some(lock) => sandbox::start(store, entry, lock)?,
+            Some(lock) => sandbox::start(store, entry, lock, false)?,
             None if entry.status()?.state == State::Paused => {
                 return Err(Error::Refused(
                     "cannot start a sandbox that is paused; let it go on with: sbx resume".into(),
@@ -33,7 +33,7 @@ fn attached(args: &StartArgs) -> Result<u8> {
     let store = Store::open()?;
     let entry = store.find(name)?;
     match entry.lock()? {
-        Some(lock) => attach::start(&store, &entry, lock, args.interactive),
+        Some(lock) => attach::start(&store, &entry, lock, (args.interactive, false)),
         None => Err(Error::Refused("it runs already; attach to it with: sbx attach".into()).into()),
     }
 }

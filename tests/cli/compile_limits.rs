@@ -2,7 +2,7 @@
 //! the flag, and sbx itself, which only waits for it, stays small.
 
 use crate::lifecycle::large_module;
-use crate::support::{Sbx, guest, tempdir};
+use crate::support::{Kept, Sbx, guest, tempdir};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +38,23 @@ fn memory_is_bounded() {
     }
     let end = Sbx::new("compile --compile-memory 24M").flag("--", &bomb).cache(cache.path()).end();
     end.status(126).prints("").says_only(&["of memory", "--compile-memory"]);
+}
+
+/// Nothing is kept of what could not be compiled.
+#[test]
+fn what_is_kept_is_bounded_too() {
+    let (dir, cache, kept) = (tempdir(), tempdir(), Kept::new());
+    let bomb = bomb(dir.path(), 3000);
+    let run = |sbx: Sbx, flags: &str| {
+        kept.keep(sbx).flags(flags).flag("--", &bomb).cache(cache.path()).end().status(126)
+    };
+    for sbx in ["run -d", "run --name x", "create"] {
+        let end = run(Sbx::new(sbx), "--compile-memory 24M").prints("");
+        end.says_only(&["of memory", "--compile-memory"]);
+        let end = run(Sbx::new(sbx), "--compile-time 100ms").prints("");
+        end.says_only(&["took more than 100ms of processor time", "--compile-time"]);
+    }
+    kept.sbx("ps -aq").end().status(0).prints("").silent();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Mistakes about microVMs are told before there is one, and so on every host: kernels that are none,
 //! machines that cannot be, flags that do not go together, and a host without a KVM.
 
-use crate::support::{Outcome, Sbx, is_root, root, skipped, tempdir};
+use crate::support::{Kept, Outcome, Sbx, is_root, root, skipped, tempdir};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -260,6 +260,21 @@ fn emulation_is_told_of() {
         let end = run("").end().status(0).prints("hi\n");
         end.says_only(&["emulated in software", "no KVM that is backed by hardware"]);
     }
+}
+
+/// The same for one that is kept, and a command that is too long for its supervisor is told to be.
+#[test]
+fn emulation_in_the_background_is_told_of() {
+    let kept = Kept::new();
+    let run = |flags: &str| {
+        let run = kept.run(crate::support::kernel()).flags(flags).flags("--accel tcg --vm");
+        run.args(["--", "/bin/sleep", "3600"]).end().status(0)
+    };
+    run("--name x").says_only(&["emulated in software", "times slower", "--quiet"]);
+    run("--name y --quiet").silent();
+    let long = kept.sbx("exec x -- /bin/echo").args([&"a".repeat(70_000)]).end();
+    long.status(125).prints("").says_only(&["longer than the 64 KiB"]);
+    kept.sbx("exec x -- /bin/echo").args(["hi"]).end().status(0).prints("hi\n").silent();
 }
 
 /// `--explain` says who would execute the machine, or why nobody can.

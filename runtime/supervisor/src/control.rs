@@ -96,9 +96,15 @@ pub(crate) fn converse(entry: &Entry, request: &Request) -> Result<Option<(Reply
     let failed = |e: serde_json::Error| {
         Error::host(format!("speak with the supervisor of sandbox {}", short(entry.id())), e)
     };
-    let Ok(mut stream) = UnixStream::connect(&Place::of(entry)?.path) else { return Ok(None) };
     let mut text = serde_json::to_vec(request).map_err(failed)?;
     text.push(b'\n');
+    if text.len() > LINE_MAX {
+        return Err(Error::Refused(format!(
+            "the command and its variables are longer than the {} KiB that can be asked for",
+            LINE_MAX >> 10
+        )));
+    }
+    let Ok(mut stream) = UnixStream::connect(&Place::of(entry)?.path) else { return Ok(None) };
     if stream.write_all(&text).is_err() {
         return Ok(None);
     }

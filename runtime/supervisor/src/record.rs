@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::Time;
 
@@ -43,6 +44,10 @@ pub struct Config {
     pub remove: bool,
     /// Bytes of log that are kept at least; twice as much is there at most.
     pub log_size: u64,
+    /// What compiling the workload may cost: bytes of memory.
+    pub compile_memory: u64,
+    /// The same: processor time.
+    pub compile_time: Duration,
 }
 
 /// Whether a sandbox is started again after its end.

@@ -26,6 +26,8 @@ fn config(name: &str) -> Config {
         restart: Restart::No,
         remove: false,
         log_size: 1,
+        compile_memory: 1,
+        compile_time: Duration::ZERO,
     }
 }
 

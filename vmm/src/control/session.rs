@@ -150,7 +150,8 @@ impl Session {
         if self.wants_input() {
             files.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
         }
-        if !self.closed {
+        // As long as they have their turn: what is ready and left alone would be ready for ever.
+        if !self.closed && self.exit.is_none() {
             self.others.files(&self.agent, &mut files);
         }
         for stream in [STDOUT, STDERR] {
